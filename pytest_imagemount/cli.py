@@ -1,0 +1,109 @@
+"""The command ``imagemount``. Each subcommand lives in a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .errors import ImageMountError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_COMMANDS = {
+    "doctor": ("pytest_imagemount.doctor", "what this machine can do, what is missing, and how to get it"),
+    "inspect": ("pytest_imagemount.inspection", "format, size, partition table and file systems of a disk image"),
+    "lab": ("pytest_imagemount.lab.command", "run a command under a Linux kernel of its own, with NBD, without root"),
+}
+
+_DESCRIPTIONS = {
+    "doctor": """\
+Show what this machine can do with disk images, what it lacks, what for, and how to get it.
+Exit status: 0 when raw images can be mounted by loop and qcow2 images by NBD or FUSE, and what is in
+them read; 1 when not; 2 when the command itself failed.
+""",
+    "inspect": """\
+Show what is in a disk image: its format, found from the content and never from the file name, its
+virtual size, its partition table, and the type, label and UUID of each file system. Needs no
+privilege, mounts nothing and changes nothing. An image that refers to another file (a backing file,
+an external data file) is refused, naming that file. Exit status: 0, or 2 when the image is refused.
+""",
+}
+
+_EPILOG = """\
+examples:
+  imagemount doctor                    see what works here
+  imagemount doctor --install          install what is missing (Debian, Ubuntu)
+  imagemount inspect disk.qcow2        see what is in an image
+  imagemount inspect disk.raw --json   the same, for a program
+  imagemount lab -- pytest -n 2        run tests under a kernel that has NBD
+
+Tests mount images by the fixture mounted_image; `pytest --fixtures` and `pytest --help` tell about
+it and about the options --imagemount-*.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``imagemount`` with ``argv`` and return its exit status: 2 for an error, 130 for Ctrl-C."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        status: int = importlib.import_module(_COMMANDS[args.subcommand][0]).run(args)
+        sys.stdout.flush()
+    except ImageMountError as error:
+        print(f"imagemount: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, say) has gone. What is still buffered must not raise again when the interpreter ends.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; only the subcommand that ``arguments`` name is imported, to declare its options."""
+    parser = argparse.ArgumentParser(
+        prog="imagemount",
+        description="Disk images in tests: check the machine, look into images, run under a kernel with NBD.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True, title="commands")
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (module, summary) in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=_DESCRIPTIONS.get(name, summary),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == called:
+            importlib.import_module(module).add_arguments(command)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Print the version. Looking it up reads the metadata of the installed package: not for every call."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"imagemount {version('pytest-imagemount')}")
+        except PackageNotFoundError:
+            print("imagemount (not installed as a package)")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Mount through a FUSE export of the storage daemon: any format as a plain file, and a loop device on that file."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .loop_mount import attach_loop
+from .mount import Mount
+from .qemu import open_disk
+from .reader import FileReader, Reader, Window
+
+if TYPE_CHECKING:
+    from .loop import LoopDevice
+    from .undo import UndoStack
+
+
+class FuseMount(Mount):
+    """any format → file whose bytes are the virtual disk → loop device at the partition's offset and size.
+
+    The whole disk is exported, not the partition: the partition table is then read from the same file, and one export
+    serves both.
+    """
+
+    backend = "fuse"
+    _fd = -1
+
+    def _attach(self, undo: UndoStack) -> Reader:
+        daemon = self.workspace.daemon
+        node = open_disk(daemon, self.image, self.mode, self.workspace.make_scratch_file, undo)
+        path = self.workspace.fresh_path("export")
+        path.touch(mode=0o600)
+        undo.push(f"remove {path}", path.unlink)
+        export = daemon.export_file(node, path, writable=not self._readonly)
+        undo.push(f"remove the FUSE export at {path}", lambda: daemon.remove_export(export))
+        self._fd = os.open(path, (os.O_RDONLY if self._readonly else os.O_RDWR) | os.O_CLOEXEC)
+        undo.push(f"close {path}", lambda: os.close(self._fd))
+        return FileReader(self._fd, os.fstat(self._fd).st_size)
+
+    def _map(self, undo: UndoStack, window: Window) -> LoopDevice:
+        return attach_loop(self, self._fd, window, undo)

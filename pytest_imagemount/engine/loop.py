@@ -1,0 +1,206 @@
+"""Loop devices, straight by ioctl: LOOP_CTL_GET_FREE and LOOP_CONFIGURE.
+
+Source: linux/loop.h, loop(4). LOOP_CONFIGURE came with Linux 5.8: it sets the file, the window and the flags in one
+step, so that no half-configured device is ever seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CapabilityMissing, DeviceFailed
+from .undo import wait_until
+
+if TYPE_CHECKING:
+    from .reader import Window
+
+_CONTROL = "/dev/loop-control"
+_LOOP_CTL_GET_FREE = 0x4C82
+_LOOP_CLR_FD = 0x4C01
+_LOOP_GET_STATUS64 = 0x4C05
+_LOOP_CONFIGURE = 0x4C0A
+
+_READ_ONLY = 1
+_AUTOCLEAR = 4
+_PARTSCAN = 8
+
+# struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt_type, encrypt_key_size, flags;
+# file_name[64], crypt_name[64], encrypt_key[32]; init[2].
+_INFO = struct.Struct("=5Q4I64s64s32s2Q")
+_CONFIG_HEAD = struct.Struct("=2I")  # fd, block_size; then loop_info64, then 8 reserved u64
+
+TAG = "imagemount:"
+"""Prefix of ``lo_file_name`` in every device of ours: LOOP_GET_STATUS64 tells whose a device is."""
+
+# GET_FREE reserves nothing: with many workers the device is often taken between the two calls, and the answer is to
+# ask again at once. The bound is for a kernel that gives out a device which it never lets us have.
+_CONFIGURE_TIMEOUT = 10.0
+_DETACH_TIMEOUT = 2.0
+
+
+@dataclass(slots=True)
+class LoopDevice:
+    """A configured loop device, held open by ``fd`` until :meth:`arm` or :meth:`detach`."""
+
+    number: int
+    path: str
+    fd: int
+    diskseq: str | None
+    own_node: bool = False
+
+    def arm(self) -> None:
+        """Let go of the device: from here on the kernel detaches it at the last unmount (autoclear)."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def detach(self) -> None:
+        """Let go of the device and see it gone from the kernel's view.
+
+        :raises DeviceFailed: something else still holds it open
+        """
+        self.arm()
+        if not wait_until(lambda: not self._attached(), _DETACH_TIMEOUT):
+            reason = "the device is still in use"
+            hint = f"a program has it open, or it is mounted in another mount namespace: see fuser -vm {self.path}"
+            raise DeviceFailed(image=_backing_file(self.number), device=self.path, reason=reason, hint=hint)
+        if self.own_node:
+            Path(self.path).unlink(missing_ok=True)
+
+    def _attached(self) -> bool:
+        # The number may have gone to somebody else in the meantime. The kernel counts up diskseq (Linux 5.15) with
+        # every change of the disk behind a device, so the same value means that it is still ours.
+        sys = Path(f"/sys/block/loop{self.number}")
+        return (sys / "loop").is_dir() and (self.diskseq is None or _diskseq(self.number) == self.diskseq)
+
+
+def attach(
+    fd: int,
+    window: Window,
+    *,
+    image: str,
+    readonly: bool,
+    sector_size: int = 512,
+    partition_nodes: bool = False,
+    node_folder: Path | None = None,
+) -> LoopDevice:
+    """A loop device whose bytes are ``window`` of the file open at ``fd`` (which the kernel keeps by itself).
+
+    :param image: the image's name, for messages
+    :param sector_size: logical sector size in bytes of the new device
+    :param partition_nodes: let the device have partitions
+    :param node_folder: where a device node is made when ``/dev`` (a container's) has none
+    :raises CapabilityMissing: the kernel has no loop driver, or this process may not use it
+    :raises DeviceFailed: the kernel refused
+    """
+    flags = _AUTOCLEAR | (_READ_ONLY if readonly else 0) | (_PARTSCAN if partition_nodes else 0)
+    tag = f"{TAG}{os.getpid()}:{Path(image).name}".encode(errors="replace")[:63]
+    info = _INFO.pack(0, 0, 0, window.offset, window.size, 0, 0, 0, flags, tag, b"", b"", 0, 0)
+    config = bytearray(_CONFIG_HEAD.pack(fd, 0 if sector_size == 512 else sector_size) + info + bytes(64))
+    control = _open_control()
+    deadline = time.monotonic() + _CONFIGURE_TIMEOUT
+    try:
+        while True:
+            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+            path, own_node = _node(number, node_folder)
+            try:
+                device_fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
+                try:
+                    fcntl.ioctl(device_fd, _LOOP_CONFIGURE, config)
+                except BaseException:
+                    os.close(device_fd)
+                    raise
+            except OSError as error:
+                if error.errno not in (errno.EBUSY, errno.ENXIO) or time.monotonic() > deadline:
+                    raise _refused(image, path, error) from error
+                continue
+            return LoopDevice(number, path, device_fd, _diskseq(number), own_node)
+    finally:
+        os.close(control)
+
+
+def tag_of(number: int) -> str | None:
+    """``lo_file_name`` of loop device ``number``, or None where nothing is attached."""
+    try:
+        fd = os.open(f"/dev/loop{number}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        status = bytearray(_INFO.size)
+        fcntl.ioctl(fd, _LOOP_GET_STATUS64, status)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    name: bytes = _INFO.unpack(status)[9]
+    return name.rstrip(b"\0").decode(errors="replace")
+
+
+def clear(path: str) -> None:
+    """LOOP_CLR_FD on an adopted device. While somebody has it open the kernel waits for the last close."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _LOOP_CLR_FD)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # nothing attached: what was wanted
+            raise
+    finally:
+        os.close(fd)
+
+
+def _open_control() -> int:
+    try:
+        return os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        reason = f"{_CONTROL} does not exist: the kernel has no loop driver, or the container does not show it"
+        hint = "run `modprobe loop`, or start the container with --device /dev/loop-control"
+        raise CapabilityMissing(capability="loop", reason=reason, hint=hint) from None
+    except PermissionError as error:
+        hint = "run as root, or allow `sudo -n`"
+        raise CapabilityMissing(capability="loop", reason=f"{_CONTROL}: {error.strerror}", hint=hint) from None
+
+
+def _node(number: int, folder: Path | None) -> tuple[str, bool]:
+    path = f"/dev/loop{number}"
+    if folder is None or Path(path).exists():
+        return path, False
+    # In a container /dev is often a tmpfs in which new devices do not appear.
+    major, minor = Path(f"/sys/block/loop{number}/dev").read_text().split(":")
+    own = folder / f"loop{number}"
+    if not own.exists():
+        os.mknod(own, stat.S_IFBLK | 0o600, os.makedev(int(major), int(minor)))
+    return str(own), True
+
+
+def _diskseq(number: int) -> str | None:
+    try:
+        return Path(f"/sys/block/loop{number}/diskseq").read_text()
+    except OSError:
+        return None
+
+
+def _backing_file(number: int) -> str:
+    try:
+        return Path(f"/sys/block/loop{number}/loop/backing_file").read_text().strip()
+    except OSError:
+        return "?"
+
+
+def _refused(image: str, path: str, error: OSError) -> DeviceFailed:
+    hints = {
+        errno.EINVAL: "the kernel may be older than 5.8, which brought LOOP_CONFIGURE",
+        errno.EPERM: "run as root, or allow `sudo -n`; in a container, add CAP_SYS_ADMIN",
+        errno.EACCES: "run as root, or allow `sudo -n`; in a container, allow block devices of major 7",
+        errno.EROFS: "the image can only be opened read-only here: use mode='ro' or mode='overlay'",
+    }
+    hint = hints.get(error.errno or 0, "`imagemount doctor` says what this machine can do")
+    reason = f"{error.strerror} while attaching"
+    return DeviceFailed(image=image, device=path, reason=reason, hint=hint, errno=error.errno)

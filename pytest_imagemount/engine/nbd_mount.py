@@ -1,0 +1,57 @@
+"""Mount through a kernel NBD device that is connected to an export of the storage daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import nbd
+from .mount import Mount
+from .nbd_client import NbdReader, open_export
+from .pool import Holder
+from .qemu import open_disk
+
+if TYPE_CHECKING:
+    from .reader import Reader, Window
+    from .undo import UndoStack
+
+
+class NbdMount(Mount):
+    """any format → NBD export of the partition's window → ``/dev/nbdN``, leased from the pool.
+
+    The partition table is read over the NBD protocol from an export of the whole disk, with no device; only then is the
+    window exported and connected, so that the device *is* the partition.
+    """
+
+    backend = "nbd"
+
+    def _attach(self, undo: UndoStack) -> Reader:
+        # The lease comes first: who has to wait for a device should not open the image each time it asks.
+        pool = self.workspace.pool
+        holder = Holder(self.owner.pid, self.owner.worker, self.owner.test, self.image.name)
+        self._lease = nbd.lease_device(pool, holder)
+        undo.push(f"release nbd{self._lease.index}", self._lease.release)
+        daemon = self.workspace.daemon
+        self._node = open_disk(daemon, self.image, self.mode, self.workspace.make_scratch_file, undo)
+        export = daemon.export_nbd(self._node, writable=False)
+        undo.push(f"remove the NBD export {export}", lambda: daemon.remove_export(export))
+        reader = NbdReader(*open_export(daemon.nbd_socket, export))
+        undo.push(f"close the connection to {export}", reader.close)
+        return reader
+
+    def _map(self, undo: UndoStack, window: Window) -> nbd.NbdDevice:
+        daemon, node = self.workspace.daemon, self._node
+        if self.partition is not None:
+            node = daemon.add_window(node, window)
+            undo.push(f"close the window {node}", lambda: daemon.remove_node(node))
+        export = daemon.export_nbd(node, writable=not self._readonly)
+        undo.push(f"remove the NBD export {export}", lambda: daemon.remove_export(export))
+        device = nbd.attach(
+            daemon.nbd_socket,
+            export,
+            pool=self.workspace.pool,
+            holder=Holder(self.owner.pid, self.owner.worker, self.owner.test, self.image.name),
+            lease=self._lease,
+            block_size=self.table.sector_size if self.table and self.partition_nodes else 512,
+        )
+        undo.push(f"detach {device.path}", device.detach)
+        return device

@@ -1,0 +1,248 @@
+"""Every error of the package: one root, each also a builtin, facts as attributes.
+
+The messages name the image or device, say what is wrong and what to do. Every error pickles (xdist workers send
+them) and travels as JSON between the helper process and the test process: :meth:`ImageMountError.to_wire` and
+:func:`from_wire`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+
+class ImageMountError(Exception):
+    """Root of all errors of this package."""
+
+    _kinds: ClassVar[dict[str, type[ImageMountError]]] = {}
+    _call: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        ImageMountError._kinds[cls.__name__] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # OSError parses its arguments in __new__: give it none, and keep them to pickle and to send.
+        self = super().__new__(cls)
+        self._call = args, kwargs
+        return self
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self).__name__, *self._call, getattr(self, "__notes__", []))
+
+    def to_wire(self) -> dict[str, Any]:
+        """The error as JSON values; its arguments are JSON values already."""
+        args, kwargs = self._call
+        return {"type": type(self).__name__, "args": args, "kwargs": kwargs, "notes": getattr(self, "__notes__", [])}
+
+
+def _rebuild(kind: str, args: Sequence[Any], kwargs: dict[str, Any], notes: Sequence[str]) -> ImageMountError:
+    error = ImageMountError._kinds.get(kind, ImageMountError)(*args, **kwargs)
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+def from_wire(value: dict[str, Any]) -> ImageMountError:
+    """The error that :meth:`ImageMountError.to_wire` described."""
+    return _rebuild(value["type"], value["args"], value["kwargs"], value["notes"])
+
+
+class ImageNotFound(ImageMountError, FileNotFoundError):
+    """There is no file of that name in any place where it was looked for."""
+
+    def __init__(self, *, image: str, looked: Sequence[str]) -> None:
+        self.image, self.looked = image, tuple(looked)
+        places = "".join(f"\n  {place}" for place in self.looked)
+        super().__init__(f"image {image!r} not found; looked at:{places}\nGive a full path, or set imagemount_path")
+
+
+class ImageUnreadable(ImageMountError, PermissionError):
+    """The calling user may not open the image the way the mode asks."""
+
+    def __init__(self, *, image: str, mode: str, reason: str, hint: str) -> None:
+        self.image, self.mode, self.reason, self.hint = image, mode, reason, hint
+        super().__init__(f"image {image!r} cannot be opened for mode {mode!r}: {reason}; {hint}")
+
+
+class ImageInvalid(ImageMountError, ValueError):
+    """The file is not an image that can be used: a directory, empty, truncated, of unknown features, corrupt."""
+
+    def __init__(self, *, image: str, reason: str, hint: str) -> None:
+        self.image, self.reason, self.hint = image, reason, hint
+        super().__init__(f"image {image!r}: {reason}; {hint}")
+
+
+class FormatMismatch(ImageInvalid):
+    """The format that the caller named is not what the content says."""
+
+
+class ImageUnsafe(ImageInvalid):
+    """The image names another file (backing file, external data file, extent, parent) and that is refused."""
+
+
+class ImageBusy(ImageMountError, OSError):
+    """Another program holds the image in a way that excludes this use."""
+
+    def __init__(self, *, image: str, reason: str, hint: str) -> None:
+        self.image, self.reason, self.hint = image, reason, hint
+        super().__init__(f"image {image!r} is in use: {reason}; {hint}")
+
+
+class PartitionTableInvalid(ImageInvalid):
+    """The partition table is corrupt beyond what its spare copy can mend."""
+
+
+class PartitionNotFound(ImageMountError, LookupError):
+    """No partition matches. ``table`` is the partition table as text, empty where the image has none."""
+
+    def __init__(self, *, image: str, wanted: int | str, reason: str, table: str = "") -> None:
+        self.image, self.wanted, self.reason, self.table = image, wanted, reason, table
+        super().__init__(f"image {image!r}, partition {wanted!r}: {reason}" + (f"\n{table}" if table else ""))
+
+
+class PartitionAmbiguous(PartitionNotFound):
+    """More than one partition matches; ``table`` lists the matches."""
+
+
+class PartitionRequired(PartitionNotFound):
+    """The image has a partition table and no partition was chosen."""
+
+
+class FilesystemNotMountable(ImageMountError, ValueError):
+    """What was found there is no file system that can be mounted: swap, an encrypted volume, nothing known."""
+
+    def __init__(self, *, image: str, partition: int | str | None, found: str | None, reason: str, hint: str) -> None:
+        self.image, self.partition, self.found, self.reason, self.hint = image, partition, found, reason, hint
+        super().__init__(f"{describe_place(image, partition)}: {reason}; {hint}")
+
+
+class MountFailed(ImageMountError, OSError):
+    """The kernel refused a mount. ``errno`` is the kernel's."""
+
+    def __init__(self, *, image: str, partition: int | str | None, fstype: str, errno: int, reason: str, hint: str):
+        self.image, self.partition, self.fstype, self.reason, self.hint = image, partition, fstype, reason, hint
+        super().__init__(f"{describe_place(image, partition)}: mounting {fstype} failed: {reason}; {hint}")
+        self.errno = errno
+
+
+class ImageUnmounted(ImageMountError, ValueError):
+    """A path of an image was used after the image was unmounted (as a closed file: a ValueError)."""
+
+    def __init__(self, *, image: str, path: str) -> None:
+        self.image, self.path = image, path
+        super().__init__(
+            f"image {image!r} is not mounted any more, so {path!r} cannot be reached; "
+            "use its paths inside the 'with' block, or take the factory of a wider scope"
+        )
+
+
+class DeviceFailed(ImageMountError, OSError):
+    """The kernel or the storage daemon refused to make a block device from the image. ``errno`` may be None."""
+
+    def __init__(self, *, image: str, device: str, reason: str, hint: str, errno: int | None = None) -> None:
+        self.image, self.device, self.reason, self.hint = image, device, reason, hint
+        super().__init__(f"image {image!r}: {device}: {reason}; {hint}")
+        self.errno = errno
+
+
+class DevicesBusy(ImageMountError, OSError):
+    """Every NBD device is leased now; asking again later may do. ``holders`` says, a line each, who holds which."""
+
+    def __init__(self, *, image: str, holders: Sequence[str]) -> None:
+        self.image, self.holders = image, tuple(holders)
+        super().__init__(f"image {image!r}: no NBD device is free now; held by: {'; '.join(self.holders) or 'unknown'}")
+
+
+class DeviceTimeout(ImageMountError, TimeoutError):
+    """No NBD device became free in time. ``holders`` says, a line each, who holds which device."""
+
+    def __init__(self, *, image: str, waited: float, holders: Sequence[str]) -> None:
+        self.image, self.waited, self.holders = image, waited, tuple(holders)
+        who = "".join(f"\n  {holder}" for holder in self.holders) or "\n  nobody that left a note"
+        super().__init__(
+            f"image {image!r}: no free NBD device after {waited:.0f} s; held by:{who}\n"
+            "Raise --imagemount-nbd-devices or --imagemount-timeout, or run fewer workers"
+        )
+
+
+class CapabilityMissing(ImageMountError, RuntimeError):
+    """This machine cannot do what was asked. ``capability`` is its name in ``imagemount doctor``."""
+
+    def __init__(self, *, capability: str, reason: str, hint: str) -> None:
+        self.capability, self.reason, self.hint = capability, reason, hint
+        super().__init__(f"{capability} is not available here: {reason}; {hint}")
+
+
+class HelperStartFailed(ImageMountError, RuntimeError):
+    """The helper process could not be started. ``output`` is the end of what it printed."""
+
+    def __init__(self, *, reason: str, hint: str, output: str = "") -> None:
+        self.reason, self.hint, self.output = reason, hint, output
+        super().__init__(f"the helper process did not start: {reason}; {hint}" + (f"\n{output}" if output else ""))
+
+
+class HelperLost(ImageMountError, ConnectionError):
+    """The helper process ended, or spoke out of turn, while mounts were in its hands."""
+
+    def __init__(self, *, reason: str, hint: str) -> None:
+        self.reason, self.hint = reason, hint
+        super().__init__(f"the helper process was lost: {reason}; {hint}")
+
+
+class LabFailed(ImageMountError, RuntimeError):
+    """The lab's kernel did not come up, or ended before the command did. ``console`` is its log, ``output`` the end."""
+
+    def __init__(self, *, reason: str, hint: str, console: str = "", output: str = "") -> None:
+        self.reason, self.hint, self.console, self.output = reason, hint, console, output
+        log = f"\nconsole log: {console}" if console else ""
+        super().__init__(f"the lab failed: {reason}; {hint}{log}" + (f"\n{output}" if output else ""))
+
+
+class RequestInvalid(ImageMountError, ValueError):
+    """An argument is not of the form that the call takes."""
+
+    def __init__(self, *, argument: str, value: str, reason: str) -> None:
+        self.argument, self.value, self.reason = argument, value, reason
+        super().__init__(f"{argument}={value}: {reason}")
+
+
+class StageError(ImageMountError, RuntimeError):
+    """A stage was asked for in a state from which it cannot be reached."""
+
+    def __init__(self, *, stage: str, state: str, needs: str) -> None:
+        self.stage, self.state, self.needs = stage, state, needs
+        super().__init__(f"cannot {stage} in state {state!r}; it must be {needs}")
+
+
+class ProgramFailed(ImageMountError, RuntimeError):
+    """A program ended with a failure. ``argv``, ``returncode`` and the end of its stderr are attributes."""
+
+    def __init__(self, *, argv: Sequence[str], returncode: int, reason: str, stderr: str = "", hint: str = "") -> None:
+        self.argv, self.returncode, self.reason, self.stderr, self.hint = tuple(argv), returncode, reason, stderr, hint
+        text = f"{argv[0]}: {reason}" + (f"; {hint}" if hint else "") + (f"\n{stderr}" if stderr else "")
+        super().__init__(f"{text}\ncommand: {' '.join(argv)}")
+
+
+class TeardownError(ImageMountError, RuntimeError):
+    """One or more undo steps failed; every one was tried. ``failures`` holds a line each."""
+
+    def __init__(self, *, subject: str, failures: Sequence[str]) -> None:
+        self.subject, self.failures = subject, tuple(failures)
+        lines = "".join(f"\n  {failure}" for failure in self.failures)
+        super().__init__(f"teardown of {subject} failed in {len(self.failures)} step(s):{lines}")
+
+
+def describe_place(image: str, partition: int | str | None) -> str:
+    """``image 'disk.raw'`` or ``image 'disk.raw', partition 2``."""
+    return f"image {image!r}" + ("" if partition is None else f", partition {partition}")

@@ -1,0 +1,290 @@
+"""The resolver: every path of an image is looked up below the image's root, as after a chroot.
+
+The kernel does the work, by openat2(2) with ``RESOLVE_IN_ROOT``: an absolute link starts at the image's root, ``..``
+stops there, a magic link (those of procfs) is refused, and a folder that is swapped for a link during the walk cannot
+lead out either. All that follows works on the descriptor that openat2 gave.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from .engine import syscalls
+from .errors import CapabilityMissing, ImageUnmounted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_FOLDER = os.O_PATH | os.O_DIRECTORY
+_MOST_LINKS = 40  # MAXSYMLINKS of the kernel: with one more it answers ELOOP.
+_RACE_SECONDS = 5.0
+
+
+class Opener(Protocol):
+    """The one place where a path of the image becomes a descriptor."""
+
+    def open(self, path: str, flags: int, mode: int = 0) -> int:
+        """A descriptor, close-on-exec, of ``path`` resolved inside the image; OSError as the kernel says.
+
+        :param flags: as for os.open
+        :param mode: permission bits of a file that ``O_CREAT`` makes
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up the image's root; :meth:`open` is an OSError from then on. A second call does nothing."""
+        ...
+
+
+class LocalOpener:
+    """Opens with the rights of this process.
+
+    The root is opened anew each time: a descriptor that stayed open would keep the mount busy for the helper, and for
+    as long as any child lives that was forked meanwhile.
+
+    :raises CapabilityMissing: the kernel or the container has no openat2
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root: Path | None = root
+        self._identity = _identity(root.lstat())
+        try:
+            os.close(self.open(".", os.O_PATH))
+        except OSError as error:
+            # O_PATH on the root itself needs no right at all, so that EPERM comes from a seccomp filter.
+            if error.errno in (errno.ENOSYS, errno.EPERM, None):
+                raise _no_openat2(error) from None
+            raise
+
+    def open(self, path: str, flags: int, mode: int = 0) -> int:
+        """See :meth:`Opener.open`."""
+        if "\0" in path:
+            raise ValueError("embedded null byte")
+        if not flags & os.O_PATH:
+            # openat2 does not imply it on 32-bit machines, as the C library's open does.
+            flags |= os.O_LARGEFILE
+        if not flags & os.O_CREAT:
+            mode = 0  # os.open ignores it, openat2 says EINVAL
+        root = self._open_root()
+        try:
+            return _open_below(root, path, flags, mode)
+        finally:
+            os.close(root)
+
+    def close(self) -> None:
+        """See :meth:`Opener.close`."""
+        self._root = None
+
+    def _open_root(self) -> int:
+        if self._root is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        root = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Where the mount was taken away behind our back, the folder below it is not the image.
+        if _identity(os.fstat(root)) != self._identity:
+            os.close(root)
+            raise OSError(errno.ENOTCONN, "the image is not mounted there any more")
+        return root
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _open_below(root: int, path: str, flags: int, mode: int) -> int:
+    deadline = time.monotonic() + _RACE_SECONDS
+    while True:
+        try:
+            return syscalls.openat2(root, path, flags, mode=mode, resolve=_RESOLVE)
+        except InterruptedError:
+            continue
+        except BlockingIOError:
+            # EAGAIN: a mount or a rename anywhere on the machine happened during a ".." step, so that the kernel could
+            # not tell whether the step stayed inside. Common where many workers mount.
+            if time.monotonic() > deadline:
+                raise
+        os.sched_yield()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in a folder, and what it is; a link is not a folder, whatever it points at."""
+
+    name: str
+    is_folder: bool
+    is_link: bool
+
+
+class ImageRoot:
+    """The tree of one mounted image. Paths are absolute inside it.
+
+    An OSError of any method is the builtin class of its errno, with ``filename`` as in ``disk.qcow2:/etc/hostname``.
+    After :meth:`close` they raise ImageUnmounted.
+
+    :param name: of the image, for messages
+    :param mountpoint: the folder on this machine
+    :param mode: ``ro``, ``overlay`` or ``rw``, for messages
+    """
+
+    def __init__(self, name: str, mountpoint: Path, mode: str, opener: Opener) -> None:
+        self.name, self.mountpoint, self.mode = name, mountpoint, mode
+        self._opener = opener
+        self._closed = False
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a path of image {self.name!r} is of use only in the process that mounted it")
+
+    def close(self) -> None:
+        """Let go of the mount; before this, an unmount finds it busy."""
+        self._closed = True
+        self._opener.close()
+
+    def label(self, path: PurePosixPath) -> str:
+        """``disk.qcow2:/etc/hostname``."""
+        return f"{self.name}:{path}"
+
+    @contextmanager
+    def named(self, path: PurePosixPath, other: PurePosixPath | None = None) -> Iterator[None]:
+        """Give an OSError of the block the names of ``path`` and ``other`` inside the image."""
+        try:
+            yield
+        except OSError as error:
+            second = None if other is None else self.label(other)
+            named = OSError(error.errno, error.strerror, self.label(path), None, second)
+            if error.errno == errno.EROFS and self.mode == "ro":
+                named.add_note(
+                    "mounted with mode='ro'; mode='overlay' takes writes and throws them away, 'rw' keeps them"
+                )
+            raise named from None
+
+    def open(self, path: PurePosixPath, flags: int, mode: int = 0) -> int:
+        """A descriptor of ``path``; flags and mode as for os.open."""
+        with self.named(path):
+            return self._open(path, flags, mode)
+
+    @contextmanager
+    def opened(self, path: PurePosixPath, flags: int = os.O_PATH) -> Iterator[int]:
+        """A descriptor of ``path`` for the block. An OSError inside the block gets the name of ``path``."""
+        with self.named(path), self._descriptor(path, flags) as descriptor:
+            yield descriptor
+
+    def status(self, path: PurePosixPath, *, follow: bool = True) -> os.stat_result:
+        """As os.stat, or os.lstat where ``follow`` is false."""
+        with self.opened(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW)) as descriptor:
+            return os.fstat(descriptor)
+
+    def link_text(self, path: PurePosixPath) -> str:
+        """What the link says, as it stands. OSError EINVAL where ``path`` is no link."""
+        with self.named(path):
+            target = self._link_text(path)
+            if target is None:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return target
+
+    def listing(self, path: PurePosixPath, *, follow: bool = True) -> list[Entry]:
+        """The names in folder ``path``, sorted, read to the end: nothing stays open.
+
+        :param follow: false makes a link an error, for walks that must not follow links
+        """
+        with self.opened(path, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW)) as descriptor:
+            # Only questions that do not follow: DirEntry would follow a link on the host.
+            with os.scandir(descriptor) as entries:
+                found = [Entry(each.name, each.is_dir(follow_symlinks=False), each.is_symlink()) for each in entries]
+        return sorted(found, key=lambda entry: entry.name)
+
+    def resolve(self, path: PurePosixPath) -> PurePosixPath:
+        """``path`` without links and without ``..``; parts that do not exist are kept.
+
+        Each part is asked for below parts already known to be no links. OSError ELOOP past the kernel's 40 links.
+        """
+        pending = _parts(path)[::-1]
+        done: list[str] = []
+        links = 0
+        with self.named(path):
+            while pending:
+                part = pending.pop()
+                if part == "..":
+                    del done[-1:]
+                    continue
+                target = self._link_text_or_none(PurePosixPath("/", *done, part))
+                if target is None:
+                    done.append(part)
+                    continue
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                if target.startswith("/"):
+                    done.clear()
+                pending += _parts(target)[::-1]
+        return PurePosixPath("/", *done)
+
+    @contextmanager
+    def entry(self, path: PurePosixPath, refused: int) -> Iterator[tuple[int, str]]:
+        """The descriptor of the parent folder and the last name, for calls that take ``dir_fd``.
+
+        :param refused: the errno for ``/`` and for a last ``..``, which are no names in a folder; with them such a call
+            would act on the host
+        """
+        with self.named(path), self._descriptor(path.parent, _FOLDER) as parent:
+            _refuse(refused, path)
+            yield parent, path.name
+
+    def rename(self, path: PurePosixPath, target: PurePosixPath) -> None:
+        """rename(2) inside the image; ``target`` is replaced where it exists."""
+        with self.named(path, target):
+            with self._descriptor(path.parent, _FOLDER) as parent, self._descriptor(target.parent, _FOLDER) as folder:
+                _refuse(errno.EBUSY, path, target)
+                os.rename(path.name, target.name, src_dir_fd=parent, dst_dir_fd=folder)
+
+    def _open(self, path: PurePosixPath, flags: int, mode: int = 0) -> int:
+        try:
+            return self._opener.open(str(path), flags, mode)
+        except OSError:
+            if self._closed:
+                raise ImageUnmounted(image=self.name, path=str(path)) from None
+            raise
+
+    @contextmanager
+    def _descriptor(self, path: PurePosixPath, flags: int) -> Iterator[int]:
+        descriptor = self._open(path, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _link_text(self, path: PurePosixPath) -> str | None:
+        with self._descriptor(path, os.O_PATH | os.O_NOFOLLOW) as descriptor:
+            if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+                return os.readlink("", dir_fd=descriptor)  # readlinkat(2): an empty name is the descriptor itself.
+            return None
+
+    def _link_text_or_none(self, path: PurePosixPath) -> str | None:
+        try:
+            return self._link_text(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def _parts(path: PurePosixPath | str) -> list[str]:
+    return [part for part in str(path).split("/") if part not in ("", ".")]
+
+
+def _refuse(number: int, *paths: PurePosixPath) -> None:
+    if any(path.name in ("", "..") for path in paths):
+        raise OSError(number, os.strerror(number))
+
+
+def _no_openat2(error: OSError) -> CapabilityMissing:
+    return CapabilityMissing(
+        capability="openat2",
+        reason=f"the system call answered {error}, and without it a link in an image could reach this machine's files",
+        hint="use Linux 5.6 or newer, and in a container a seccomp profile that lets openat2 through",
+    )

@@ -1,0 +1,67 @@
+"""The fixtures' context managers for programs that do not run under pytest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import Settings
+from .session import MountSession
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from .mounted_image import BlockDevice, MountedImage
+    from .session import Pending
+
+
+def mount_image(
+    image: str | os.PathLike[str],
+    partition: int | str | None = None,
+    *,
+    format: str | None = None,
+    mode: str = "ro",
+    fstype: str | None = None,
+    options: Sequence[str] | str = (),
+    mountpoint: str | os.PathLike[str] | None = None,
+    backend: str | None = None,
+    timeout: float | None = None,
+) -> Pending[MountedImage]:
+    """A context manager that mounts ``image``, as :meth:`.session.MountSession.mount` says.
+
+    A relative path is looked for in the folders of ``IMAGEMOUNT_PATH``, then in the working folder. The settings come
+    from the ``IMAGEMOUNT_*`` variables. What is left open is undone when the process ends, however it ends.
+    """
+    return _session().mount(
+        image,
+        partition,
+        format=format,
+        mode=mode,
+        fstype=fstype,
+        options=options,
+        mountpoint=mountpoint,
+        backend=backend,
+        timeout=timeout,
+    )
+
+
+def attach_image(
+    image: str | os.PathLike[str],
+    partition: int | str | None = None,
+    *,
+    format: str | None = None,
+    mode: str = "ro",
+    partitions: bool = False,
+    backend: str | None = None,
+    timeout: float | None = None,
+) -> Pending[BlockDevice]:
+    """A context manager that attaches ``image``, as :meth:`.session.MountSession.attach` says; see also mount_image."""
+    return _session().attach(
+        image, partition, format=format, mode=mode, partitions=partitions, backend=backend, timeout=timeout
+    )
+
+
+def _session() -> MountSession:
+    settings = Settings.from_environment()
+    return MountSession(settings, test="mount_image", folders=(*settings.path, Path.cwd()))

@@ -1,0 +1,203 @@
+"""What the factories give to a test: a mounted image, or an attached block device."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from .image_path import ImagePath
+from .image_root import ImageRoot, LocalOpener
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .facts import DeviceFacts, MountFacts
+    from .image_root import Opener
+
+
+class MountedImage:
+    """A file system of an image, mounted: ``image / "etc/hostname"`` is an ImagePath.
+
+    The facts of the mount are attributes. :attr:`root` and ``os.fspath(image)`` are the plain mount point on this
+    machine, for programs; below it, unlike with an ImagePath, an absolute link leads to this machine's files.
+
+    :param release: undoes the mount. It runs after the descriptor of the image's root is closed, until it has succeeded
+        once, and may be entered again from a signal handler.
+    :param opener: opens files inside the image; by default with the rights of this process
+    :raises CapabilityMissing: there is no openat2. ``release`` was not called: the caller still owns the mount.
+    """
+
+    def __init__(self, facts: MountFacts, release: Callable[[], None], *, opener: Opener | None = None) -> None:
+        self.facts = facts
+        opener = opener or LocalOpener(facts.mountpoint)
+        self._image_root = ImageRoot(facts.source.name, facts.mountpoint, facts.mode, opener)
+        self._undo = _Undo(release)
+
+    @property
+    def root(self) -> Path:
+        """The mount point on this machine."""
+        return self.facts.mountpoint
+
+    @property
+    def source(self) -> Path:
+        """The image file."""
+        return self.facts.source
+
+    @property
+    def format(self) -> str:
+        """Of the image file: ``raw``, ``qcow2``, …"""
+        return self.facts.format
+
+    @property
+    def partition(self) -> int | None:
+        """Number of the partition; None where the image itself holds the file system."""
+        return self.facts.partition
+
+    @property
+    def device(self) -> str:
+        """The block device, as ``/dev/loop3``."""
+        return self.facts.device
+
+    @property
+    def fstype(self) -> str:
+        """``ext4``, ``vfat``, …"""
+        return self.facts.fstype
+
+    @property
+    def label(self) -> str | None:
+        """Of the file system; None where it has none."""
+        return self.facts.label
+
+    @property
+    def uuid(self) -> str | None:
+        """Of the file system; None where it has none."""
+        return self.facts.uuid
+
+    @property
+    def mode(self) -> str:
+        """``ro``, ``overlay`` or ``rw``."""
+        return self.facts.mode
+
+    @property
+    def backend(self) -> str:
+        """``loop``, ``nbd`` or ``fuse``."""
+        return self.facts.backend
+
+    @property
+    def mounted(self) -> bool:
+        """Whether the mount was not undone yet."""
+        return self._undo.pending
+
+    def unmount(self) -> None:
+        """Unmount now, before the test ends; again is nothing. Where it fails, it may be called again."""
+        self._image_root.close()
+        self._undo()
+
+    def __truediv__(self, path: str | os.PathLike[str]) -> ImagePath:
+        return ImagePath(self._image_root) / path
+
+    def __fspath__(self) -> str:
+        return str(self.root)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def __repr__(self) -> str:
+        state = f"mounted at {self.root}" if self.mounted else "unmounted"
+        kind = f"{self.fstype}, {self.mode}, {self.device}"
+        return f"<MountedImage {_name(self.facts)} ({kind}) {state}>"
+
+
+class BlockDevice:
+    """An image, or one partition of it, attached as a block device and not mounted.
+
+    The facts are attributes; ``os.fspath(device)`` is the device node.
+
+    :param release: undoes the attachment; runs until it has succeeded once, and may be entered again from a signal
+        handler
+    """
+
+    def __init__(self, facts: DeviceFacts, release: Callable[[], None]) -> None:
+        self.facts = facts
+        self._undo = _Undo(release)
+
+    @property
+    def path(self) -> Path:
+        """The device node, as ``/dev/loop3``."""
+        return self.facts.path
+
+    @property
+    def source(self) -> Path:
+        """The image file."""
+        return self.facts.source
+
+    @property
+    def format(self) -> str:
+        """Of the image file: ``raw``, ``qcow2``, …"""
+        return self.facts.format
+
+    @property
+    def partition(self) -> int | None:
+        """Number of the partition; None where the device is the whole image."""
+        return self.facts.partition
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.facts.size
+
+    @property
+    def mode(self) -> str:
+        """``ro``, ``overlay`` or ``rw``."""
+        return self.facts.mode
+
+    @property
+    def backend(self) -> str:
+        """``loop``, ``nbd`` or ``fuse``."""
+        return self.facts.backend
+
+    @property
+    def partitions(self) -> dict[int, Path]:
+        """The device node of each partition number; empty unless nodes were asked for."""
+        return dict(self.facts.partitions)
+
+    @property
+    def attached(self) -> bool:
+        """Whether the device was not detached yet."""
+        return self._undo.pending
+
+    def detach(self) -> None:
+        """Detach now, before the test ends; again is nothing. Where it fails, it may be called again."""
+        self._undo()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        state = f"attached at {self.path}" if self.attached else "detached"
+        return f"<BlockDevice {_name(self.facts)} ({self.size} bytes, {self.mode}) {state}>"
+
+
+class _Undo:
+    """Runs an undo until it has succeeded once; one thread at a time."""
+
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self.pending = True
+        self._undo = undo
+        self._lock = threading.RLock()  # reentrant: a signal handler may tear down in the middle of it
+
+    def __call__(self) -> None:
+        with self._lock:
+            if self.pending:
+                self._undo()
+                self.pending = False
+
+
+def _name(facts: MountFacts | DeviceFacts) -> str:
+    name = repr(facts.source.name)
+    return name if facts.partition is None else f"{name} partition {facts.partition}"

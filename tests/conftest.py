@@ -1,0 +1,31 @@
+"""What all tests share: the ``needs`` marker, by which a test says what the machine must be able to do."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pytest_imagemount.capabilities import missing
+
+pytest_plugins = ["pytester"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs(*capabilities): what the machine must be able to do (`imagemount doctor`)"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose needs this machine does not meet; fail it where IMAGEMOUNT_REQUIRE names the need, as CI does.
+
+    ``IMAGEMOUNT_REQUIRE=all`` names every one.
+    """
+    required = os.environ.get("IMAGEMOUNT_REQUIRE", "").split(",")
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            if reason := missing(name):
+                if name in required or required == ["all"]:
+                    pytest.fail(f"IMAGEMOUNT_REQUIRE names {name}, which is missing: {reason}", pytrace=False)
+                pytest.skip(f"needs {name}: {reason}")

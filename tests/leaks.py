@@ -1,0 +1,80 @@
+"""What is left of ours on the machine: mounts, loop devices, NBD, mappings, processes, run folders, held locks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from pytest_imagemount.engine.folders import run_folder
+from pytest_imagemount.engine.loop import tag_of
+from pytest_imagemount.engine.mountinfo import mounts
+
+_PROGRAMS = ("qemu-storage-daemon", "qemu-nbd", "pytest_imagemount.helper")
+
+
+def snapshot(*, own_processes: bool = True) -> frozenset[str]:
+    """One line for each thing that exists now, ours or not; the difference of two snapshots is what leaked.
+
+    :param own_processes: count helper processes and what they started; False leaves out those of this test process,
+        whose helper lives until the end of the run
+    """
+    lines = [f"mount {entry.source} ({entry.fstype}) at {entry.target}" for entry in mounts()]
+    lines += _loops() + _nbds() + _mappings() + _locks()
+    lines += [f"process {pid}: {command}" for pid, command in _processes() if own_processes or not _is_ours(pid)]
+    if own_processes:
+        lines += [f"run folder {entry}" for entry in run_folder().iterdir()]
+    return frozenset(lines)
+
+
+def _loops() -> list[str]:
+    lines = []
+    for folder in sorted(Path("/sys/block").glob("loop*/loop")):
+        number = int(folder.parent.name.removeprefix("loop"))
+        with suppress(OSError):  # gone between the listing and the read
+            lines.append(f"loop{number} on {(folder / 'backing_file').read_text().strip()} ({tag_of(number)})")
+    return lines
+
+
+def _nbds() -> list[str]:
+    return [f"{pid.parent.name} connected" for pid in Path("/sys/block").glob("nbd*/pid")]
+
+
+def _mappings() -> list[str]:
+    return [f"mapping {name.read_text().strip()}" for name in Path("/sys/block").glob("dm-*/dm/name")]
+
+
+def _locks() -> list[str]:
+    held = []
+    folder = Path("/run/lock/pytest-imagemount")
+    for path in folder.glob("*.lock") if folder.is_dir() else ():
+        with suppress(OSError), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(f"lock {path}")
+    return held
+
+
+def _processes() -> list[tuple[int, str]]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if any(program in command for program in _PROGRAMS):
+                    found.append((int(entry.name), command[:100]))
+    return found
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether this process is an ancestor of ``pid``."""
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return False

@@ -1,0 +1,87 @@
+"""Block devices without a mount: whole disks, partitions, partition nodes."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_imagemount.errors import RequestInvalid
+
+from .test_mounted_image import WAYS, two_partitions
+
+if TYPE_CHECKING:
+    from pytest_imagemount.plugin import AttachFactory
+
+    from .test_mounted_image import ImageBuilder
+
+pytestmark = pytest.mark.needs("root", "loop", "ext4", "mke2fs")
+
+
+def label_of(device: Path) -> str:
+    done = subprocess.run(
+        ["blkid", "-p", "-s", "LABEL", "-o", "value", device], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(("format", "backend"), WAYS)
+def test_the_whole_disk_is_attached(
+    format: str, backend: str, image_factory: ImageBuilder, attached_image: AttachFactory
+) -> None:
+    disk = two_partitions(image_factory, format=format)
+    with attached_image(disk, backend=backend) as device:
+        assert device.path.is_block_device()
+        assert device.partition is None
+        content = device.path.read_bytes()
+        assert len(content) == device.size
+        assert content[512:520] == b"EFI PART"
+        sysfs = Path("/sys/block") / device.path.name
+        assert (sysfs / "ro").read_text() == "1\n"
+        path = device.path
+    assert not (Path("/sys/block") / path.name / "loop").exists()
+    assert not (Path("/sys/block") / path.name / "pid").exists()
+
+
+@pytest.mark.parametrize(("format", "backend"), WAYS)
+def test_one_partition_is_attached(
+    format: str, backend: str, image_factory: ImageBuilder, attached_image: AttachFactory
+) -> None:
+    disk = two_partitions(image_factory, format=format)
+    with attached_image(disk, 1, backend=backend) as device:
+        assert device.partition == 1
+        assert label_of(device.path) == "root"
+
+
+@pytest.mark.parametrize(("format", "backend"), WAYS)
+def test_partition_nodes_are_made_on_request(
+    format: str, backend: str, image_factory: ImageBuilder, attached_image: AttachFactory
+) -> None:
+    disk = two_partitions(image_factory, format=format)
+    with attached_image(disk, partitions=True, backend=backend) as device:
+        assert list(device.partitions) == [1, 2]
+        assert device.partitions[1] == Path(f"{device.path}p1")
+        assert label_of(device.partitions[1]) == "root"
+        nodes = list(device.partitions.values())
+    assert not any(node.exists() for node in nodes)
+
+
+def test_partition_nodes_of_4096_byte_sectors(image_factory: ImageBuilder, attached_image: AttachFactory) -> None:
+    disk = two_partitions(image_factory, sector_size=4096)
+    with attached_image(disk, partitions=True) as device:
+        assert (Path("/sys/block") / device.path.name / "queue/logical_block_size").read_text() == "4096\n"
+        assert label_of(device.partitions[1]) == "root"
+
+
+def test_a_writable_device_writes_to_the_image(image_factory: ImageBuilder, attached_image: AttachFactory) -> None:
+    disk = image_factory(partitions=[], size="1M")
+    with attached_image(disk, mode="rw") as device, device.path.open("r+b") as file:
+        file.write(b"mark")
+    assert disk.read_bytes()[:4] == b"mark"
+
+
+def test_partition_nodes_of_a_partition_are_refused(image_factory: ImageBuilder, attached_image: AttachFactory) -> None:
+    with pytest.raises(RequestInvalid, match="partitions=True"):
+        attached_image(image_factory(fstype="ext4"), 1, partitions=True)

@@ -1,0 +1,59 @@
+"""Many workers share few devices: 40 tests, 4 workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .test_mounted_image import ImageBuilder
+
+pytestmark = pytest.mark.needs("root", "loop", "ext4", "mke2fs", "qemu-img")
+
+SUITE = """
+import pytest
+
+@pytest.mark.parametrize("number", range(40))
+def test_it(number, mounted_image):
+    with mounted_image({disk!r}, 1, backend={backend!r}) as image:
+        assert image.backend == {backend!r}
+        assert (image / "etc/hostname").read_text() == "web01\\n"
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "options"),
+    [
+        pytest.param("fuse", (), id="fuse", marks=pytest.mark.needs("fuse")),
+        pytest.param("nbd", ("--imagemount-nbd-devices=2",), id="nbd-2-devices", marks=pytest.mark.needs("nbd")),
+    ],
+)
+def test_40_tests_of_4_workers_each_get_a_device(
+    backend: str, options: tuple[str, ...], pytester: pytest.Pytester, image_factory: ImageBuilder
+) -> None:
+    disk = image_factory(
+        format="qcow2", table="gpt", partitions=[{"fstype": "ext4", "content": {"etc/hostname": "web01\n"}}]
+    )
+    pytester.makepyfile(SUITE.format(disk=str(disk), backend=backend))
+    pytester.runpytest_subprocess("-n", "4", *options).assert_outcomes(passed=40)
+
+
+@pytest.mark.needs("nbd")
+def test_the_deadline_names_who_holds_the_device(pytester: pytest.Pytester, image_factory: ImageBuilder) -> None:
+    disk = image_factory(format="qcow2", fstype="ext4")
+    pytester.makepyfile(
+        f"""
+        import pytest
+        from pytest_imagemount.errors import DeviceTimeout
+
+        def test_it(mounted_image):
+            with mounted_image({str(disk)!r}, backend="nbd") as image:
+                with pytest.raises(DeviceTimeout) as caught:
+                    mounted_image({str(disk)!r}, backend="nbd", timeout=0.3).__enter__()
+                assert "nbd0: pid" in str(caught.value)
+                assert "test_it" in str(caught.value)
+                assert image.device == "/dev/nbd0"
+        """
+    )
+    pytester.runpytest_subprocess("--imagemount-nbd-devices=1").assert_outcomes(passed=1)
