@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "doctor": ("pytest_imagemount.doctor", "what this machine can do, what is missing, and how to get it"),
     "inspect": ("pytest_imagemount.inspection", "format, size, partition table and file systems of a disk image"),
+    "ps": ("pytest_imagemount.processes", "which images are mounted, for which process and test, and since when"),
+    "clean": ("pytest_imagemount.cleaning", "take down what killed runs left mounted or attached"),
     "lab": ("pytest_imagemount.lab.command", "run a command under a Linux kernel of its own, with NBD, without root"),
 }
 
@@ -32,6 +34,19 @@ virtual size, its partition table, and the type, label and UUID of each file sys
 privilege, mounts nothing and changes nothing. An image that refers to another file (a backing file,
 an external data file) is refused, naming that file. Exit status: 0, or 2 when the image is refused.
 """,
+    "ps": """\
+List the images that tests have mounted or attached: the process and the worker, the test, the image,
+the device, the mount point, and since when. State: live; kept (by --imagemount-keep, after the end of
+its run); dead (its helper was killed: `imagemount clean`, or the next run, takes it down). Root sees
+those of every user, others their own. Changes nothing.
+""",
+    "clean": """\
+Take down what killed runs left: unmount, detach loop devices, disconnect NBD devices, end storage
+daemons, remove their folders. Nothing is touched whose helper lives, or that is not, by its own mark
+in the kernel, what the dead helper made. The next run's first mount does the same by itself. Root
+cleans up for every user; another user for himself, by a helper that `sudo -n` starts. Exit status: 0
+when nothing is left, 1 when something could not be taken down, 2 when the command itself failed.
+""",
 }
 
 _EPILOG = """\
@@ -40,6 +55,8 @@ examples:
   imagemount doctor --install          install what is missing (Debian, Ubuntu)
   imagemount inspect disk.qcow2        see what is in an image
   imagemount inspect disk.raw --json   the same, for a program
+  imagemount ps                        see what is mounted, and by whom
+  imagemount clean --dry-run           see what killed runs left; without --dry-run, take it down
   imagemount lab -- pytest -n 2        run tests under a kernel that has NBD
 
 Tests mount images by the fixture mounted_image; `pytest --fixtures` and `pytest --help` tell about
@@ -73,7 +90,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser; only the subcommand that ``arguments`` name is imported, to declare its options."""
     parser = argparse.ArgumentParser(
         prog="imagemount",
-        description="Disk images in tests: check the machine, look into images, run under a kernel with NBD.",
+        description="Disk images in tests: check the machine, look into images, clean up, run under a kernel with NBD.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,50 +1,62 @@
-"""The test process's side of the helper: starts it, speaks to it, sees it off."""
+"""The test process's side of the helper: speaks to it, sees it off."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import select
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .engine.folders import run_folder
-from .errors import CapabilityMissing, HelperLost, HelperStartFailed, from_wire
+from .errors import HelperLost, TeardownError, from_wire
 from .helper import protocol
+from .helper_start import abandon, last_words, start_helper
+from .signals import Deferred
 
 if TYPE_CHECKING:
     from typing import IO
 
     from .config import Settings
 
-_START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 10.0
+_LOOK_AGAIN = 200  # milliseconds
 
-# Not `-m`: isolated mode keeps PYTHON* variables and the working folder from choosing what the helper imports, and
-# the package may be on a path that only this process knows.
-_BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from pytest_imagemount.helper.server import main; sys.exit(main(sys.argv[1:]))"
-)
+
+class _Reply(NamedTuple):
+    message: dict[str, Any]
+    descriptors: list[int]
 
 
 class Client:
     """One helper process and the socket to it. Threads may share it; a forked child may not use it."""
 
     def __init__(self, settings: Settings, *, worker: str = "", nbd_start: int = 0) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may tear down in the middle of a request.
+        self._lock = threading.RLock()
         self._sequence = 0
+        self._awaited: dict[int, _Reply | None] = {}
         self._mount = 0
         self.pid = os.getpid()
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the helper)
-        self._process, self._channel = _start(settings, self._output)
+        try:
+            self._process, self._channel = start_helper(settings.sudo, self._output)
+        except BaseException:
+            self._output.close()
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._channel, select.POLLIN)
         configure = protocol.Configure(protocol.VERSION, worker, settings.nbd_devices, nbd_start)
-        self.helper_pid: int = self.ask(configure)["pid"]
+        try:
+            self.helper_pid: int = self.ask(configure)["pid"]
+        except BaseException:
+            self._channel.close()
+            abandon(self._process)  # it ends by itself
+            self._output.close()
+            raise
 
     def new_mount(self) -> int:
         """A number for a mount, to be registered for release before the mount is asked for."""
@@ -56,115 +68,132 @@ class Client:
         """The helper's answer.
 
         :raises ImageMountError: what the helper reports
+        :raises OSError: with the errno that it reports
         :raises HelperLost: it is gone
         """
+        message, received = self._ask(request, descriptors)
+        protocol.close_all(received)
+        return message
+
+    def ask_for_file(self, request: protocol.OpenInside) -> int:
+        """The descriptor that the helper opened; errors as for :meth:`ask`."""
+        with Deferred():  # a descriptor that an interrupt let drop would keep the mount busy
+            message, received = self._ask(request, ())
+        if len(received) != 1:
+            protocol.close_all(received)
+            raise HelperLost(reason=f"{len(received)} descriptors came for {message}", hint="report this as a bug")
+        return received[0]
+
+    def close(self) -> None:
+        """End the helper, which first undoes everything that is not kept.
+
+        One that holds what is kept, or what is busy still, lives on.
+
+        :raises TeardownError: what was left behind
+        :raises HelperLost: it was gone already, or said nothing in time
+        """
+        if os.getpid() != self.pid:
+            return
+        try:
+            with self._lock:
+                farewell = self._part()
+            if farewell[protocol.FAREWELL] or farewell["kept"]:
+                abandon(self._process)
+            if left := farewell[protocol.FAREWELL]:
+                raise TeardownError(subject=f"helper {self.helper_pid}", failures=left)
+            if not farewell["kept"]:
+                self._see_it_end()
+        finally:
+            self._channel.close()
+            self._output.close()
+
+    def _ask(self, request: protocol.Request, descriptors: tuple[int, ...]) -> _Reply:
         if os.getpid() != self.pid:
             reason = "this process was forked from the one that started the helper"
             raise HelperLost(reason=reason, hint="mount in the child after os.fork by mount_image() anew")
         with self._lock:
             reply = self._exchange(request, descriptors)
-        if "error" in reply:
-            raise from_wire(reply["error"])
+        if "error" in reply.message or "errno" in reply.message:
+            protocol.close_all(reply.descriptors)
+            if "error" in reply.message:
+                raise from_wire(reply.message["error"])
+            raise OSError(reply.message["errno"], os.strerror(reply.message["errno"]))
         return reply
 
-    def close(self) -> None:
-        """End the helper, which first undoes everything; its last words, if it left anything, are raised.
+    def _exchange(self, request: protocol.Request, descriptors: tuple[int, ...]) -> _Reply:
+        self._sequence += 1
+        number = self._sequence
+        self._awaited[number] = None
+        try:
+            protocol.send(self._channel, {**protocol.encode_request(request), "sequence": number}, descriptors)
+            while (reply := self._awaited[number]) is None:
+                self._take_one()
+            return reply
+        except OSError as error:
+            raise self._lost(str(error)) from error
+        finally:
+            del self._awaited[number]
 
-        :raises HelperLost: something was left behind, or it did not end in time
-        """
-        if os.getpid() != self.pid:
+    def _take_one(self) -> None:
+        """Read one reply and put it where it is awaited; one that nobody waits for any more is dropped."""
+        # Not for ever: a signal handler that asks for something itself takes this one's reply too, and Python goes on
+        # waiting when the handler is done.
+        if not self._poll.poll(_LOOK_AGAIN):
             return
-        self._channel.close()
+        try:
+            message, descriptors = protocol.receive(self._channel, wait=False)
+        except BlockingIOError:
+            return
+        if message is None:
+            raise ConnectionResetError("it closed the connection")
+        if protocol.FAREWELL in message:
+            raise ConnectionResetError("it was told to stop, by SIGTERM perhaps")
+        number = protocol.sequence_of(message)
+        if number in self._awaited:
+            self._awaited[number] = _Reply(message, descriptors)
+        else:
+            protocol.close_all(descriptors)
+
+    def _part(self) -> dict[str, Any]:
+        """Tell the helper that it was all, and return what it says at last."""
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        try:
+            # Not close: a forked child may hold the socket as well.
+            self._channel.shutdown(socket.SHUT_WR)
+            while True:
+                self._channel.settimeout(max(0.01, deadline - time.monotonic()))
+                message, descriptors = protocol.receive(self._channel)
+                protocol.close_all(descriptors)
+                if message is None:
+                    raise ConnectionResetError("it had ended before")
+                if protocol.FAREWELL in message:
+                    return message
+        except TimeoutError:
+            abandon(self._process)
+            reason = f"helper {self.helper_pid} was still undoing after {_STOP_TIMEOUT:.0f} s"
+            raise HelperLost(reason=reason, hint=f"look at it with: ps -fp {self.helper_pid}") from None
+        except OSError as error:
+            raise self._lost(str(error)) from error
+
+    def _see_it_end(self) -> None:
         try:
             status = self._process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            reason = f"helper {self.helper_pid} was still undoing after {_STOP_TIMEOUT:.0f} s"
+            abandon(self._process)
+            reason = f"helper {self.helper_pid} had nothing left to undo, and did not end"
             raise HelperLost(reason=reason, hint=f"look at it with: ps -fp {self.helper_pid}") from None
-        text = self._last_words()
-        self._output.close()
         if status:
-            raise HelperLost(reason=f"it ended with status {status}", hint=text or "it said nothing")
+            raise self._lost(f"it ended with status {status}")
 
-    def _exchange(self, request: protocol.Request, descriptors: tuple[int, ...]) -> dict[str, Any]:
-        self._sequence += 1
-        message = {**protocol.encode_request(request), "sequence": self._sequence}
-        try:
-            protocol.send(self._channel, message, descriptors)
-            while True:
-                reply, _ = protocol.receive(self._channel)
-                if reply is None:
-                    raise ConnectionResetError("it closed the connection")
-                if reply.get("sequence") == self._sequence:
-                    return reply
-        except OSError as error:
-            hint = self._last_words() or "it said nothing; see the kernel log (dmesg) for a kill"
-            raise HelperLost(reason=str(error), hint=hint) from error
-
-    def _last_words(self) -> str:
-        size = os.fstat(self._output.fileno()).st_size
-        return os.pread(self._output.fileno(), 4000, max(0, size - 4000)).decode(errors="replace").strip()
+    def _lost(self, reason: str) -> HelperLost:
+        status = self._process.poll()
+        reason += f" ({_how_ended(status)})" if status else ""
+        hint = last_words(self._output) or "it said nothing; see the kernel log (dmesg) for a kill"
+        return HelperLost(reason=reason, hint=hint)
 
 
-def _start(settings: Settings, output: IO[bytes]) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a helper that connects back to a socket in the run folder."""
-    privilege = _privilege(settings)
-    path = run_folder() / f"client-{os.getpid()}-{threading.get_ident():x}"
-    package_folder = str(Path(__file__).parent.parent)
-    python = [sys.executable, "-I", "-c", _BOOT, package_folder, str(path), str(os.geteuid())]
-    argv = [*privilege, *python]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        try:
-            listener.listen(1)
-            # A session of its own: the terminal's Ctrl-C goes to the test process alone.
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
-            )
-            channel = _accept(listener, process, output)
-        finally:
-            path.unlink()
-    _, uid = protocol.peer(channel)
-    if uid not in (0, os.geteuid()):
-        channel.close()
-        raise HelperStartFailed(
-            reason=f"user {uid} connected in its place", hint="nobody else may write in the run folder"
-        )
-    return process, channel
-
-
-def _privilege(settings: Settings) -> list[str]:
-    """What comes before the helper's command: nothing for root, sudo for others."""
-    if os.geteuid() == 0:
-        return []
-    if settings.sudo == "never":
-        reason, hint = "not root, and imagemount_sudo=never", "run as root, or let imagemount_sudo be auto"
-        raise CapabilityMissing(capability="root", reason=reason, hint=hint)
-    from .capabilities import missing
-
-    if no_sudo := missing("sudo"):
-        hint = "run as root, allow `sudo -n` for this user, or run the tests in `imagemount lab`"
-        raise CapabilityMissing(capability="root", reason=f"not root, and {no_sudo}", hint=hint)
-    return ["sudo", "-n", "--"]
-
-
-def _accept(listener: socket.socket, process: subprocess.Popen[bytes], output: IO[bytes]) -> socket.socket:
-    deadline = time.monotonic() + _START_TIMEOUT
-    listener.settimeout(0.05)
-    while True:
-        try:
-            channel, _ = listener.accept()
-        except TimeoutError:
-            status = process.poll()
-            if status is None and time.monotonic() < deadline:
-                continue
-            process.kill()
-            reason = f"no word from it within {_START_TIMEOUT:.0f} s" if status is None else f"exit status {status}"
-            output.seek(0)
-            text = output.read()[-4000:].decode(errors="replace").strip()
-            raise HelperStartFailed(reason=reason, hint="its output follows", output=text) from None
-        channel.setblocking(True)
-        return channel
+def _how_ended(status: int) -> str:
+    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
 
 
 _current: Client | None = None
@@ -184,7 +213,8 @@ def current_client(settings: Settings, *, worker: str = "", nbd_start: int = 0) 
 def close_current_client() -> None:
     """End this process's helper, if there is one.
 
-    :raises HelperLost: something was left behind
+    :raises TeardownError: something was left behind
+    :raises HelperLost: the helper was gone before
     """
     global _current
     with _current_lock:

@@ -34,6 +34,7 @@ class Settings:
     sudo: str = "auto"
     nbd_devices: int = 16
     path: tuple[Path, ...] = ()
+    signals: str = "auto"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -229,5 +230,13 @@ _OPTIONS = (
         action="append",
         help="a folder to look for images in, before rootdir and the folder of the test; give it again for more, or "
         "set IMAGEMOUNT_PATH=FOLDER:FOLDER (default: none)",
+    ),
+    _Option(
+        name="signals",
+        accepts="auto or never",
+        parse=_one_of("auto", "never"),
+        metavar="{auto,never}",
+        help="whether SIGTERM and SIGHUP run the finalizers before they end the run: auto sees to it while something "
+        "is mounted and nothing else handles them, never does not (default: auto)",
     ),
 )

@@ -99,6 +99,16 @@ class ImageBusy(ImageMountError, OSError):
         super().__init__(f"image {image!r} is in use: {reason}; {hint}")
 
 
+class ImageLocked(ImageBusy):
+    """Others hold the image: readers share it, a writer shares it with nobody. ``pids`` are the holders'."""
+
+    def __init__(self, *, image: str, exclusive: bool, pids: Sequence[int]) -> None:
+        self.exclusive, self.pids = exclusive, tuple(pids)
+        who = ", ".join(str(pid) for pid in self.pids) or "that cannot be seen from here"
+        reason = f"mode 'rw' needs it alone, and it is held by pid {who}" if exclusive else f"pid {who} writes to it"
+        super().__init__(image=image, reason=reason, hint="wait for its end; see `imagemount ps`")
+
+
 class PartitionTableInvalid(ImageInvalid):
     """The partition table is corrupt beyond what its spare copy can mend."""
 

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
 from . import image_glob
@@ -238,22 +238,19 @@ class ImagePath(PureImagePath):
     def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
         """Make an empty file, or set the times of what is there to now."""
         if exist_ok and self.exists():
-            with self._root.opened(self._path) as descriptor:
-                os.utime(_pinned(descriptor))
+            self._root.change("touch", self._path)
             return
         flags = os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK | (0 if exist_ok else os.O_EXCL)
         os.close(self._root.open(self._path, flags, mode))
 
     def chmod(self, mode: int) -> None:
         """Set the permission bits, of what a link points at."""
-        with self._root.opened(self._path) as descriptor:
-            _pinned(descriptor).chmod(mode)
+        self._root.change("chmod", self._path, mode=mode)
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Make a folder; ``parents`` makes the ones above it too."""
         try:
-            with self._root.entry(self._path, errno.EEXIST) as (folder, name):
-                os.mkdir(name, mode, dir_fd=folder)
+            self._root.change("mkdir", self._path, mode=mode)
         except FileNotFoundError:
             if not parents or self.parent == self:
                 raise
@@ -266,22 +263,19 @@ class ImagePath(PureImagePath):
 
     def rmdir(self) -> None:
         """Remove an empty folder."""
-        with self._root.entry(self._path, errno.ENOTEMPTY if self.name else errno.EBUSY) as (folder, name):
-            os.rmdir(name, dir_fd=folder)
+        self._root.change("rmdir", self._path)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove a file, or a link itself."""
         try:
-            with self._root.entry(self._path, errno.EISDIR) as (folder, name):
-                os.unlink(name, dir_fd=folder)
+            self._root.change("unlink", self._path)
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def symlink_to(self, target: str | os.PathLike[str], target_is_directory: bool = False) -> None:
         """Make a link here that says ``target``, as it stands; ``target_is_directory`` means nothing on Linux."""
-        with self._root.entry(self._path, errno.EEXIST) as (folder, name):
-            os.symlink(self._text(target), name, dir_fd=folder)
+        self._root.link(self._path, self._text(target))
 
     def rename(self, target: str | os.PathLike[str]) -> ImagePath:
         """Move to ``target`` in the same image, in place of what is there; the new path."""
@@ -333,12 +327,3 @@ class ImagePath(PureImagePath):
         kind = _SPECIAL.get(stat.S_IFMT(mode))
         if kind:
             raise OSError(errno.ENXIO, f"This is {kind}", self._root.label(self._path))
-
-
-def _pinned(descriptor: int) -> Path:
-    """A name for exactly the file that an O_PATH descriptor holds, for calls that refuse such descriptors.
-
-    The kernel goes from this name to the file itself, with no lookup that could be led astray; the descriptor must not
-    be of a link.
-    """
-    return Path(f"/proc/self/fd/{descriptor}")

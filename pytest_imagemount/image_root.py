@@ -1,8 +1,6 @@
 """The resolver: every path of an image is looked up below the image's root, as after a chroot.
 
-The kernel does the work, by openat2(2) with ``RESOLVE_IN_ROOT``: an absolute link starts at the image's root, ``..``
-stops there, a magic link (those of procfs) is refused, and a folder that is swapped for a link during the walk cannot
-lead out either. All that follows works on the descriptor that openat2 gave.
+The kernel does the work (:mod:`.confined`). All that follows works on the descriptor that openat2 gave.
 """
 
 from __future__ import annotations
@@ -10,27 +8,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from .engine import syscalls
-from .errors import CapabilityMissing, ImageUnmounted
+from .confined import Change, apply, open_below
+from .errors import CapabilityMissing, ImageMountError, ImageUnmounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-_FOLDER = os.O_PATH | os.O_DIRECTORY
 _MOST_LINKS = 40  # MAXSYMLINKS of the kernel: with one more it answers ELOOP.
-_RACE_SECONDS = 5.0
 
 
 class Opener(Protocol):
-    """The one place where a path of the image becomes a descriptor."""
+    """The one place where a path of the image becomes a descriptor, or is changed."""
 
     def open(self, path: str, flags: int, mode: int = 0) -> int:
         """A descriptor, close-on-exec, of ``path`` resolved inside the image; OSError as the kernel says.
@@ -40,8 +34,12 @@ class Opener(Protocol):
         """
         ...
 
+    def change(self, change: Change) -> None:
+        """Change the tree, every path resolved inside the image; OSError as the kernel says."""
+        ...
+
     def close(self) -> None:
-        """Give up the image's root; :meth:`open` is an OSError from then on. A second call does nothing."""
+        """Give up the image's root; all else is an OSError from then on. A second call does nothing."""
         ...
 
 
@@ -67,18 +65,15 @@ class LocalOpener:
 
     def open(self, path: str, flags: int, mode: int = 0) -> int:
         """See :meth:`Opener.open`."""
-        if "\0" in path:
-            raise ValueError("embedded null byte")
-        if not flags & os.O_PATH:
-            # openat2 does not imply it on 32-bit machines, as the C library's open does.
-            flags |= os.O_LARGEFILE
-        if not flags & os.O_CREAT:
-            mode = 0  # os.open ignores it, openat2 says EINVAL
         root = self._open_root()
         try:
-            return _open_below(root, path, flags, mode)
+            return open_below(root, path, flags, mode)
         finally:
             os.close(root)
+
+    def change(self, change: Change) -> None:
+        """See :meth:`Opener.change`."""
+        apply(change, self.open)
 
     def close(self) -> None:
         """See :meth:`Opener.close`."""
@@ -97,21 +92,6 @@ class LocalOpener:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _open_below(root: int, path: str, flags: int, mode: int) -> int:
-    deadline = time.monotonic() + _RACE_SECONDS
-    while True:
-        try:
-            return syscalls.openat2(root, path, flags, mode=mode, resolve=_RESOLVE)
-        except InterruptedError:
-            continue
-        except BlockingIOError:
-            # EAGAIN: a mount or a rename anywhere on the machine happened during a ".." step, so that the kernel could
-            # not tell whether the step stayed inside. Common where many workers mount.
-            if time.monotonic() > deadline:
-                raise
-        os.sched_yield()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +136,8 @@ class ImageRoot:
         """Give an OSError of the block the names of ``path`` and ``other`` inside the image."""
         try:
             yield
+        except ImageMountError:  # some are OSErrors too, and say more
+            raise
         except OSError as error:
             second = None if other is None else self.label(other)
             named = OSError(error.errno, error.strerror, self.label(path), None, second)
@@ -226,23 +208,28 @@ class ImageRoot:
                 pending += _parts(target)[::-1]
         return PurePosixPath("/", *done)
 
-    @contextmanager
-    def entry(self, path: PurePosixPath, refused: int) -> Iterator[tuple[int, str]]:
-        """The descriptor of the parent folder and the last name, for calls that take ``dir_fd``.
+    def change(self, call: str, path: PurePosixPath, *, mode: int = 0) -> None:
+        """Change the tree at ``path``; ``call`` is a name of :data:`.confined.CALLS`."""
+        with self.named(path):
+            self._change(Change(call, str(path), mode=mode))
 
-        :param refused: the errno for ``/`` and for a last ``..``, which are no names in a folder; with them such a call
-            would act on the host
-        """
-        with self.named(path), self._descriptor(path.parent, _FOLDER) as parent:
-            _refuse(refused, path)
-            yield parent, path.name
+    def link(self, path: PurePosixPath, text: str) -> None:
+        """Make a symbolic link ``path`` that says ``text``."""
+        with self.named(path):
+            self._change(Change("symlink", str(path), text))
 
     def rename(self, path: PurePosixPath, target: PurePosixPath) -> None:
         """rename(2) inside the image; ``target`` is replaced where it exists."""
         with self.named(path, target):
-            with self._descriptor(path.parent, _FOLDER) as parent, self._descriptor(target.parent, _FOLDER) as folder:
-                _refuse(errno.EBUSY, path, target)
-                os.rename(path.name, target.name, src_dir_fd=parent, dst_dir_fd=folder)
+            self._change(Change("rename", str(path), str(target)))
+
+    def _change(self, change: Change) -> None:
+        try:
+            self._opener.change(change)
+        except OSError:
+            if self._closed:
+                raise ImageUnmounted(image=self.name, path=change.path) from None
+            raise
 
     def _open(self, path: PurePosixPath, flags: int, mode: int = 0) -> int:
         try:
@@ -275,11 +262,6 @@ class ImageRoot:
 
 def _parts(path: PurePosixPath | str) -> list[str]:
     return [part for part in str(path).split("/") if part not in ("", ".")]
-
-
-def _refuse(number: int, *paths: PurePosixPath) -> None:
-    if any(path.name in ("", "..") for path in paths):
-        raise OSError(number, os.strerror(number))
 
 
 def _no_openat2(error: OSError) -> CapabilityMissing:

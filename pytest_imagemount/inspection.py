@@ -15,7 +15,7 @@ from .engine.reader import FileReader, Window
 from .engine.superblock import probe, probe_reader
 from .engine.text import human_size, printable
 from .errors import ImageMountError
-from .session import find_image, open_image
+from .image_files import find_image, open_image
 from .terminal import Style, exact_size
 
 if TYPE_CHECKING:

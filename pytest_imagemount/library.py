@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +11,10 @@ from .config import Settings
 from .session import MountSession
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
     from .mounted_image import BlockDevice, MountedImage
-    from .session import Pending
+    from .pending import Pending
 
 
 def mount_image(
@@ -63,5 +64,14 @@ def attach_image(
 
 
 def _session() -> MountSession:
+    """A scope that never ends by itself, and leaves the signal handlers of the program alone."""
     settings = Settings.from_environment()
-    return MountSession(settings, test="mount_image", folders=(*settings.path, Path.cwd()))
+    return MountSession(settings, test=_caller(), folders=(*settings.path, Path.cwd()))
+
+
+def _caller() -> str:
+    """Who mounts, for others to read: the test that runs, else file and line of the call."""
+    frame = sys._getframe(3)
+    where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    test = os.environ.get("PYTEST_CURRENT_TEST")
+    return f"{test} at {where}" if test else where

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .config import Settings, add_options, settings_from
 from .end_of_run import EndOfRun
+from .keep import KeepFailed, has_failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from .errors import CapabilityMissing
     from .factory import ImageFactory
     from .mounted_image import BlockDevice, MountedImage
-    from .session import MountSession, Pending
+    from .pending import Pending
+    from .session import MountSession
 
     MountFactory = Callable[..., Pending[MountedImage]]
     AttachFactory = Callable[..., Pending[BlockDevice]]
@@ -28,8 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_SETTINGS] = settings_from(config)
+    settings = config.stash[_SETTINGS] = settings_from(config)
     config.pluginmanager.register(EndOfRun(), "imagemount-end-of-run")
+    if settings.keep:
+        config.pluginmanager.register(KeepFailed(), "imagemount-keep")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -145,6 +150,9 @@ def _session(request: pytest.FixtureRequest) -> MountSession:
         nbd_start=int(number) if number.isdigit() else 0,
         folders=(*settings.path, config.rootpath, *_test_folder(request)),
         unavailable=_skip if settings.unavailable == "skip" else None,
+        failed=partial(has_failed, request.node) if settings.keep else None,
+        guarded=settings.signals == "auto",
+        tell=partial(_tell, config),
     )
 
 
@@ -152,6 +160,16 @@ def _test_folder(request: pytest.FixtureRequest) -> tuple[Any, ...]:
     """The folder of the test file; none for the wider scopes, which have many."""
     path = getattr(request.node, "path", None)
     return () if path is None else (path if path.is_dir() else path.parent,)
+
+
+def _tell(config: pytest.Config, line: str) -> None:
+    """Show the user a line at once, past the capture of output; from a worker it goes to the terminal too."""
+    import sys
+    from contextlib import nullcontext
+
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else nullcontext():
+        print(f"\n{line}", file=sys.stderr, flush=True)
 
 
 def _skip(missing: CapabilityMissing) -> None:

@@ -2,106 +2,43 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-import time
+import sys
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .client import current_client
-from .errors import (
-    CapabilityMissing,
-    DeviceTimeout,
-    ImageInvalid,
-    ImageMountError,
-    ImageNotFound,
-    ImageUnreadable,
-    RequestInvalid,
-    TeardownError,
-)
+from .errors import CapabilityMissing, ImageMountError, RequestInvalid, TeardownError
 from .facts import DeviceFacts, MountFacts
 from .helper.protocol import Open, Release
+from .image_files import find_image, open_image, open_mountpoint
+from .keep import KeepFailed, kept_text
 from .mounted_image import BlockDevice, MountedImage
+from .pending import LIVE, Pending
+from .signals import Deferred
+from .waiting import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from .client import Client
     from .config import Settings
 
-Thing = TypeVar("Thing", MountedImage, BlockDevice)
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
-
-
-class Pending(Generic[Thing]):
-    """An image that will be mounted or attached on entering, and released on leaving or when its scope ends.
-
-    It can be entered again after it was left.
-    """
-
-    def __init__(
-        self,
-        session: MountSession,
-        name: str,
-        open_it: Callable[[Pending[Thing]], Thing],
-        close_it: Callable[[Thing], None],
-    ) -> None:
-        self._session = session
-        self._name = name
-        self._open: Callable[[Pending[Thing]], Thing] = open_it
-        self._close: Callable[[Thing], None] = close_it
-        self._thing: Thing | None = None
-        self._mount: int | None = None
-        self._client: Client | None = None
-
-    def __repr__(self) -> str:
-        return f"<{self._name!r}, {'open' if self._thing else 'not open: use it in a with statement'}>"
-
-    def __enter__(self) -> Thing:
-        if self._mount is not None:
-            raise RequestInvalid(argument="image", value=repr(self._name), reason="this mount is open already")
-        try:
-            self._thing = self._open(self)
-        except BaseException:
-            self.release()
-            raise
-        return self._thing
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release it, if it is open."""
-        if self._thing is not None:
-            thing, self._thing = self._thing, None
-            self._close(thing)
-        self.release()
-
-    def claim(self, client: Client) -> int:
-        """The number by which it will be released, whatever becomes of the request."""
-        self._client, self._mount = client, client.new_mount()
-        return self._mount
-
-    def release(self) -> None:
-        """Have the helper undo it. A failure leaves it claimed, so that the end of the scope tries again."""
-        if self._mount is not None and self._client is not None:
-            self._client.ask(Release(self._mount))
-            self._mount = None
-            self._session.forget(self)
-
 
 class MountSession:
     """What one fixture scope mounts and attaches.
 
+    Threads may share it.
+
     :param test: node id of the test, or of the scope, that others read when they wait for a device
     :param folders: where relative image paths are looked for, in order
+    :param unavailable: called with what this machine cannot do, before it is raised
+    :param failed: whether a test of the scope failed, so that what is mounted at its end is kept; None keeps nothing
+    :param guarded: let SIGTERM and SIGHUP run the finalizers while something is mounted
+    :param tell: shows the user a line; None writes it to stderr
     """
 
     def __init__(
@@ -113,14 +50,21 @@ class MountSession:
         nbd_start: int = 0,
         folders: Iterable[Path] = (),
         unavailable: Callable[[CapabilityMissing], None] | None = None,
+        failed: Callable[[], bool] | None = None,
+        guarded: bool = False,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
+        self.test = test
+        self.over = False
         self._settings = settings
-        self._test = test
         self._worker = worker
         self._nbd_start = nbd_start
         self._folders = tuple(folders)
         self._unavailable = unavailable
-        self._open: list[Pending[Any]] = []
+        self._failed = failed
+        self._guarded = guarded
+        self._tell = tell or _tell
+        self._open: dict[Pending[Any], None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -131,26 +75,47 @@ class MountSession:
         self.close()
 
     def close(self) -> None:
-        """Release everything that is still open, the latest first; every one is tried.
+        """Release everything that is still open, the latest first; every one is tried, whatever interrupts it.
 
         :raises TeardownError: naming each that failed
         """
+        self.over = True
+        keep = self._failed is not None and self._failed()
         failures: list[str] = []
-        for pending in reversed(self._open.copy()):
-            try:
-                pending.close()
-            except TeardownError as error:
-                failures += error.failures
-            except ImageMountError as error:
-                failures.append(str(error))
-        self._open.clear()
+        with ExitStack() as closing:
+            for pending in list(self._open):
+                closing.callback(self._close_one, pending, keep, failures)
         if failures:
-            raise TeardownError(subject=self._test or "this process's mounts", failures=failures)
+            raise TeardownError(subject=self.test or "this process's mounts", failures=failures)
+
+    def _close_one(self, pending: Pending[Any], keep: bool, failures: list[str]) -> None:
+        try:
+            if keep:
+                text = kept_text(self.test, pending.thing)
+                pending.keep()
+                LIVE.kept.append(text)
+            else:
+                pending.close()
+        except TeardownError as error:
+            failures += error.failures
+        except ImageMountError as error:
+            failures.append(str(error))
+
+    def takes_over(self, error: BaseException | None) -> bool:
+        """Asked by ``pending`` when its block is left. Never, unless what failed tests mount is to be kept."""
+        # Whether an exception fails the test is known only later: pytest.raises may stand around it. A block that ends
+        # well among the finalizers is that of a fixture, which held the image while the test failed.
+        return self._failed is not None and (error is not None or (KeepFailed.tearing_down and self._failed()))
+
+    def adopt(self, pending: Pending[Any]) -> None:
+        """Called by ``pending`` before the helper is asked for it."""
+        self._open[pending] = None
+        LIVE.add(pending, guarded=self._guarded, worker=bool(self._worker))
 
     def forget(self, pending: Pending[Any]) -> None:
         """Called by ``pending`` once it is released."""
-        if pending in self._open:
-            self._open.remove(pending)
+        LIVE.discard(pending)
+        self._open.pop(pending, None)
 
     def mount(
         self,
@@ -184,8 +149,10 @@ class MountSession:
         request = self._request(image, partition, format, mode, fstype, options, backend)
 
         def open_it(pending: Pending[MountedImage]) -> MountedImage:
-            reply = self._ask(pending, image, request, mountpoint, timeout)
-            return MountedImage(MountFacts.from_wire(reply["facts"]), pending.release)
+            facts = self._ask(pending, image, request, mountpoint, timeout)
+            with Deferred():  # a descriptor of the mount that an interrupt let drop would keep it busy
+                known = MountFacts.from_wire(facts)
+                return MountedImage(known, pending.release, opener=pending.opener(known.mountpoint))
 
         return Pending(self, str(image), open_it, MountedImage.unmount)
 
@@ -213,8 +180,8 @@ class MountSession:
         request = {**request, "attach_only": True, "partition_nodes": partitions}
 
         def open_it(pending: Pending[BlockDevice]) -> BlockDevice:
-            reply = self._ask(pending, image, request, None, timeout)
-            return BlockDevice(DeviceFacts.from_wire(reply["facts"]), pending.release)
+            facts = self._ask(pending, image, request, None, timeout)
+            return BlockDevice(DeviceFacts.from_wire(facts), pending.release)
 
         return Pending(self, str(image), open_it, BlockDevice.detach)
 
@@ -236,7 +203,7 @@ class MountSession:
             "fstype": fstype,
             "options": (options,) if isinstance(options, str) else tuple(options),
             "backend": self._settings.backend if backend is None else backend,
-            "test": self._test,
+            "test": self.test,
             "attach_only": False,
             "partition_nodes": False,
         }
@@ -254,85 +221,36 @@ class MountSession:
             fds = [open_image(path, request["name"], request["mode"])]
             descriptors.callback(os.close, fds[0])
             if mountpoint is not None:
-                fds.append(_open_mountpoint(mountpoint))
+                fds.append(open_mountpoint(mountpoint))
                 descriptors.callback(os.close, fds[1])
             try:
-                client = current_client(self._settings, worker=self._worker, nbd_start=self._nbd_start)
-                self._open.append(pending)
-                mount = pending.claim(client)
+                with Deferred():  # a helper that is half started is nobody's
+                    client = current_client(self._settings, worker=self._worker, nbd_start=self._nbd_start)
+                    mount = pending.claim(client)
                 open_request = Open(mount=mount, source=str(path), **request)
-                return self._until_free(client, open_request, tuple(fds), timeout)
+                return self._until_free(pending, client, open_request, tuple(fds), timeout)
             except CapabilityMissing as missing:
                 if self._unavailable is not None:
                     self._unavailable(missing)
                 raise
 
-    def _until_free(self, client: Client, request: Open, fds: tuple[int, ...], timeout: float | None) -> dict[str, Any]:
-        start = time.monotonic()
-        timeout = self._settings.timeout if timeout is None else timeout
-        pause = _FIRST_PAUSE
+    def _until_free(
+        self, pending: Pending[Any], client: Client, request: Open, fds: tuple[int, ...], timeout: float | None
+    ) -> dict[str, Any]:
+        wait = Wait(request.name, self._settings.timeout if timeout is None else timeout, self._tell)
         while "busy" in (reply := client.ask(request, fds)):
-            waited = time.monotonic() - start
-            if waited >= timeout:
-                raise DeviceTimeout(image=request.name, waited=waited, holders=reply["busy"])
-            time.sleep(min(pause, timeout - waited))
-            pause = min(pause * 2, _LONGEST_PAUSE)
-        return reply
+            wait.pause(reply["what"], reply["busy"])
+            pending.refuse_when_over()
+        try:
+            pending.refuse_when_over()
+        except RequestInvalid:
+            # Another thread has ended the scope, and its release may have come before the request.
+            client.ask(Release(request.mount))
+            raise
+        facts: dict[str, Any] = reply["facts"]
+        LIVE.devices.add(facts["path"] if request.attach_only else facts["device"])
+        return facts
 
 
-def find_image(image: str, folders: Sequence[Path]) -> Path:
-    """The absolute path of ``image``, looked for in ``folders`` in order when it is relative.
-
-    :raises ImageNotFound: listing where it looked
-    """
-    given = Path(image).expanduser()
-    looked: list[str] = []
-    for folder in folders or (Path.cwd(),):
-        path = Path(os.path.abspath(folder / given))  # noqa: PTH100  (resolve() would follow links)
-        if os.path.lexists(path):
-            return path
-        if str(path) not in looked:
-            looked.append(str(path))
-    raise ImageNotFound(image=image, looked=looked)
-
-
-def open_image(path: Path, name: str, mode: str) -> int:
-    """A descriptor of the image, opened with the caller's own privilege.
-
-    :raises ImageUnreadable: the caller may not read it, or for mode ``rw`` not write it
-    :raises ImageNotFound: a link that leads nowhere
-    """
-    # O_NONBLOCK: a FIFO would wait for a writer.
-    flags = (os.O_RDWR if mode == "rw" else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        fd = os.open(path, flags)
-    except FileNotFoundError:
-        raise ImageNotFound(image=name, looked=[f"{path} (a link to what does not exist)"]) from None
-    except IsADirectoryError:
-        raise ImageInvalid(image=name, reason="it is a directory", hint="give the path of an image file") from None
-    except OSError as error:
-        hint = "allow it with chmod, or run as a user who may"
-        if error.errno in (errno.EROFS, errno.EACCES, errno.ETXTBSY) and mode == "rw":
-            hint = "use mode='overlay' to write without changing the image, or copy it to where it can be written"
-        reason = error.strerror or str(error)
-        raise ImageUnreadable(image=name, mode=mode, reason=reason, hint=hint) from None
-    os.set_blocking(fd, True)
-    return fd
-
-
-def _open_mountpoint(path: str | os.PathLike[str]) -> int:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        reason = f"{error.strerror}; give an existing empty folder"
-        raise RequestInvalid(argument="mountpoint", value=repr(os.fspath(path)), reason=reason) from None
-    status = os.fstat(fd)
-    reason = ""
-    if os.listdir(fd):  # noqa: PTH208  (of a descriptor)
-        reason = "the folder is not empty"
-    elif os.geteuid() not in (0, status.st_uid) or not stat.S_ISDIR(status.st_mode):
-        reason = "the folder belongs to another user"
-    if reason:
-        os.close(fd)
-        raise RequestInvalid(argument="mountpoint", value=repr(os.fspath(path)), reason=reason)
-    return fd
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -21,14 +21,15 @@ def snapshot(*, own_processes: bool = True) -> frozenset[str]:
         whose helper lives until the end of the run
     """
     lines = [f"mount {entry.source} ({entry.fstype}) at {entry.target}" for entry in mounts()]
-    lines += _loops() + _nbds() + _mappings() + _locks()
-    lines += [f"process {pid}: {command}" for pid, command in _processes() if own_processes or not _is_ours(pid)]
+    lines += loops() + nbds() + mappings() + locks()
+    lines += [f"process {pid}: {command}" for pid, command in processes() if own_processes or not _is_ours(pid)]
     if own_processes:
         lines += [f"run folder {entry}" for entry in run_folder().iterdir()]
     return frozenset(lines)
 
 
-def _loops() -> list[str]:
+def loops() -> list[str]:
+    """Every attached loop device, with its backing file and its tag."""
     lines = []
     for folder in sorted(Path("/sys/block").glob("loop*/loop")):
         number = int(folder.parent.name.removeprefix("loop"))
@@ -37,15 +38,18 @@ def _loops() -> list[str]:
     return lines
 
 
-def _nbds() -> list[str]:
+def nbds() -> list[str]:
+    """Every connected NBD device."""
     return [f"{pid.parent.name} connected" for pid in Path("/sys/block").glob("nbd*/pid")]
 
 
-def _mappings() -> list[str]:
+def mappings() -> list[str]:
+    """Every mapping of the device mapper."""
     return [f"mapping {name.read_text().strip()}" for name in Path("/sys/block").glob("dm-*/dm/name")]
 
 
-def _locks() -> list[str]:
+def locks() -> list[str]:
+    """Every lock file of ours that somebody has locked."""
     held = []
     folder = Path("/run/lock/pytest-imagemount")
     for path in folder.glob("*.lock") if folder.is_dir() else ():
@@ -57,7 +61,8 @@ def _locks() -> list[str]:
     return held
 
 
-def _processes() -> list[tuple[int, str]]:
+def processes() -> list[tuple[int, str]]:
+    """pid and command of every helper, and of every program that a helper starts."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

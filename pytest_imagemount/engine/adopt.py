@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import DeviceFailed, ImageMountError, StageError, TeardownError
 from . import block_devices, device_mapper, loop
-from .mount import State, unmount
+from .mount import State
+from .target import Target
 from .undo import UndoStack, wait_until
+from .unmounting import unmount
 
 if TYPE_CHECKING:
     import os
@@ -45,7 +47,7 @@ class AdoptedMount:
         self._require("unmount", State.MOUNTED)
         undo = UndoStack()
         for target in reversed(self.mountpoints):
-            undo.push(f"unmount {target}", lambda target=target: unmount(target))  # type: ignore[misc]
+            undo.push(f"unmount {target}", lambda target=target: unmount(Target.at(target)))  # type: ignore[misc]
         undo.close(f"unmount of /dev/{self.device.name}")
         self.state = State.MAPPED
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
 
 from ..programs import run
 from . import syscalls
 from .mountinfo import mounts
 from .undo import wait_until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _TIMEOUT = 1.0
 
@@ -30,7 +28,9 @@ def unmount_dead(path: Path) -> None:
 
 
 def _mounted(path: Path) -> bool:
-    return any(mount.target == path for mount in mounts())
+    # Not of the path itself: everything that asks a dead file system answers ENOTCONN.
+    real = Path(os.path.realpath(path.parent)) / path.name
+    return any(mount.target == real for mount in mounts())
 
 
 def _unmounted(path: Path) -> bool:

@@ -40,7 +40,8 @@ _DECIDED_BY_US = {
     "bind": "bind mounts are not images",
 }
 # Options by which a file system opens a second device, which the caller might not be allowed to open.
-_NAMES_A_DEVICE = {"device", "journal_path", "journal_dev", "logdev", "rtdev", "jqfmt", "usrjquota", "grpjquota"}
+_NAMES_A_DEVICE = {"device", "fd", "jdev", "journal_path", "journal_dev", "logdev", "rtdev", "source"}
+_NAMES_A_DEVICE |= {"jqfmt", "usrjquota", "grpjquota"}
 
 
 def split_options(options: Sequence[str]) -> tuple[int, tuple[str, ...]]:
@@ -73,10 +74,21 @@ def no_replay_options(fstype: str) -> tuple[str, ...]:
     return _NO_REPLAY.get(fstype, ())
 
 
+# Those whose driver may still have to be loaded: before that the kernel does not tell which kind they are. Others could
+# be made to show files of this machine: an overlay does, by a relative lowerdir.
+# fmt: off
+_ON_BLOCK_DEVICES = frozenset({
+    "adfs", "affs", "befs", "bfs", "btrfs", "cramfs", "efs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfs",
+    "hfsplus", "hpfs", "iso9660", "jfs", "minix", "msdos", "nilfs2", "ntfs", "ntfs3", "omfs", "qnx4", "qnx6",
+    "reiserfs", "romfs", "squashfs", "sysv", "udf", "ufs", "vfat", "xfs", "zonefs",
+})
+# fmt: on
+
+
 def is_block_filesystem(fstype: str) -> bool:
-    """Whether ``fstype`` mounts a block device, as far as the kernel has the driver loaded."""
+    """Whether ``fstype`` mounts a block device."""
     for line in Path("/proc/filesystems").read_text().splitlines():
         kind, name = line.split("\t")
         if name == fstype:
             return kind == ""
-    return True  # not loaded yet: mount(2) loads the module
+    return fstype in _ON_BLOCK_DEVICES  # not loaded yet: mount(2) loads the module

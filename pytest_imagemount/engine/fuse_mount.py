@@ -30,11 +30,11 @@ class FuseMount(Mount):
         node = open_disk(daemon, self.image, self.mode, self.workspace.make_scratch_file, undo)
         path = self.workspace.fresh_path("export")
         path.touch(mode=0o600)
-        undo.push(f"remove {path}", path.unlink)
+        undo.push(f"remove {path.name}", path.unlink)
         export = daemon.export_file(node, path, writable=not self._readonly)
-        undo.push(f"remove the FUSE export at {path}", lambda: daemon.remove_export(export))
+        undo.push(f"remove the FUSE export {path.name}", lambda: daemon.remove_export(export))
         self._fd = os.open(path, (os.O_RDONLY if self._readonly else os.O_RDWR) | os.O_CLOEXEC)
-        undo.push(f"close {path}", lambda: os.close(self._fd))
+        undo.push(f"close {path.name}", lambda: os.close(self._fd))
         return FileReader(self._fd, os.fstat(self._fd).st_size)
 
     def _map(self, undo: UndoStack, window: Window) -> LoopDevice:

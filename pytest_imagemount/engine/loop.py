@@ -48,13 +48,22 @@ _DETACH_TIMEOUT = 2.0
 
 @dataclass(slots=True)
 class LoopDevice:
-    """A configured loop device, held open by ``fd`` until :meth:`arm` or :meth:`detach`."""
+    """A configured loop device, held open by ``fd`` until :meth:`arm` or :meth:`detach`.
+
+    ``path`` is its node for people and other processes, ``node`` for system calls of this one.
+    """
 
     number: int
     path: str
     fd: int
     diskseq: str | None
+    node: str
     own_node: bool = False
+
+    @property
+    def attached(self) -> bool:
+        """Whether the kernel still has it attached for us."""
+        return self._attached()
 
     def arm(self) -> None:
         """Let go of the device: from here on the kernel detaches it at the last unmount (autoclear)."""
@@ -71,15 +80,15 @@ class LoopDevice:
         if not wait_until(lambda: not self._attached(), _DETACH_TIMEOUT):
             reason = "the device is still in use"
             hint = f"a program has it open, or it is mounted in another mount namespace: see fuser -vm {self.path}"
-            raise DeviceFailed(image=_backing_file(self.number), device=self.path, reason=reason, hint=hint)
+            raise DeviceFailed(image=backing_file(self.number), device=self.path, reason=reason, hint=hint)
         if self.own_node:
-            Path(self.path).unlink(missing_ok=True)
+            Path(self.node).unlink(missing_ok=True)
 
     def _attached(self) -> bool:
         # The number may have gone to somebody else in the meantime. The kernel counts up diskseq (Linux 5.15) with
         # every change of the disk behind a device, so the same value means that it is still ours.
         sys = Path(f"/sys/block/loop{self.number}")
-        return (sys / "loop").is_dir() and (self.diskseq is None or _diskseq(self.number) == self.diskseq)
+        return (sys / "loop").is_dir() and (self.diskseq is None or disk_sequence(self.number) == self.diskseq)
 
 
 def attach(
@@ -88,6 +97,7 @@ def attach(
     *,
     image: str,
     readonly: bool,
+    tag: str = "",
     sector_size: int = 512,
     partition_nodes: bool = False,
     node_folder: Path | None = None,
@@ -95,6 +105,8 @@ def attach(
     """A loop device whose bytes are ``window`` of the file open at ``fd`` (which the kernel keeps by itself).
 
     :param image: the image's name, for messages
+    :param tag: what the device's ``lo_file_name`` says between our prefix and the image's name, by which it is
+        reclaimed; by default the process id
     :param sector_size: logical sector size in bytes of the new device
     :param partition_nodes: let the device have partitions
     :param node_folder: where a device node is made when ``/dev`` (a container's) has none
@@ -102,44 +114,78 @@ def attach(
     :raises DeviceFailed: the kernel refused
     """
     flags = _AUTOCLEAR | (_READ_ONLY if readonly else 0) | (_PARTSCAN if partition_nodes else 0)
-    tag = f"{TAG}{os.getpid()}:{Path(image).name}".encode(errors="replace")[:63]
-    info = _INFO.pack(0, 0, 0, window.offset, window.size, 0, 0, 0, flags, tag, b"", b"", 0, 0)
+    name = f"{TAG}{tag or os.getpid()}:{Path(image).name}".encode(errors="replace")[:63]
+    info = _INFO.pack(0, 0, 0, window.offset, window.size, 0, 0, 0, flags, name, b"", b"", 0, 0)
     config = bytearray(_CONFIG_HEAD.pack(fd, 0 if sector_size == 512 else sector_size) + info + bytes(64))
     control = _open_control()
     deadline = time.monotonic() + _CONFIGURE_TIMEOUT
     try:
         while True:
             number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
-            path, own_node = _node(number, node_folder)
+            node, own_node = _node(number, node_folder)
+            configured = False
             try:
-                device_fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
+                device_fd = os.open(node, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
                 try:
                     fcntl.ioctl(device_fd, _LOOP_CONFIGURE, config)
+                    configured = True
                 except BaseException:
                     os.close(device_fd)
                     raise
+                finally:
+                    if own_node and not configured:
+                        Path(node).unlink()
             except OSError as error:
                 if error.errno not in (errno.EBUSY, errno.ENXIO) or time.monotonic() > deadline:
-                    raise _refused(image, path, error) from error
+                    raise _refused(image, node, error) from error
                 continue
-            return LoopDevice(number, path, device_fd, _diskseq(number), own_node)
+            path = os.path.realpath(node) if own_node else node
+            return LoopDevice(number, path, device_fd, disk_sequence(number), node, own_node)
     finally:
         os.close(control)
 
 
-def tag_of(number: int) -> str | None:
-    """``lo_file_name`` of loop device ``number``, or None where nothing is attached."""
+def tag_of(number: int, node: str | None = None) -> str | None:
+    """``lo_file_name`` of loop device ``number``, or None where nothing is attached.
+
+    :param node: its device node, where that is not ``/dev/loopN``
+    """
     try:
-        fd = os.open(f"/dev/loop{number}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(node or f"/dev/loop{number}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        status = bytearray(_INFO.size)
-        fcntl.ioctl(fd, _LOOP_GET_STATUS64, status)
+        return _tag(fd)
     except OSError:
         return None
     finally:
         os.close(fd)
+
+
+def detach_disk(number: int, diskseq: str | None, node: str | None = None) -> None:
+    """Detach loop device ``number`` if it still has the disk ``diskseq``. One that is gone, or another's, is fine.
+
+    :raises DeviceFailed: something still holds it open
+    """
+    path = node or f"/dev/loop{number}"
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # While it is open here it cannot become another's between the look at its disk and the detach.
+    try:
+        if disk_sequence(number) != diskseq:
+            return
+        fcntl.ioctl(fd, _LOOP_CLR_FD)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing attached: what was wanted
+            return
+        raise
+    finally:
+        os.close(fd)
+    LoopDevice(number, path, -1, diskseq, path).detach()
+
+
+def _tag(fd: int) -> str:
+    status = bytearray(_INFO.size)
+    fcntl.ioctl(fd, _LOOP_GET_STATUS64, status)
     name: bytes = _INFO.unpack(status)[9]
     return name.rstrip(b"\0").decode(errors="replace")
 
@@ -180,14 +226,16 @@ def _node(number: int, folder: Path | None) -> tuple[str, bool]:
     return str(own), True
 
 
-def _diskseq(number: int) -> str | None:
+def disk_sequence(number: int) -> str | None:
+    """What the kernel counts up with each change of the disk behind ``loopN``; None before Linux 5.15."""
     try:
-        return Path(f"/sys/block/loop{number}/diskseq").read_text()
+        return Path(f"/sys/block/loop{number}/diskseq").read_text().strip()
     except OSError:
         return None
 
 
-def _backing_file(number: int) -> str:
+def backing_file(number: int) -> str:
+    """Path of the file behind ``loopN``: ``/`` when its file system is not mounted any more, ``?`` without a file."""
     try:
         return Path(f"/sys/block/loop{number}/loop/backing_file").read_text().strip()
     except OSError:

@@ -31,9 +31,10 @@ def attach_loop(mount: Mount, fd: int, window: Window, undo: UndoStack) -> loop.
         window,
         image=mount.image.name,
         readonly=mount.mode == "ro",
+        tag=mount.tag,
         sector_size=mount.table.sector_size if mount.table and mount.partition_nodes else 512,
         partition_nodes=mount.partition_nodes,
-        node_folder=mount.workspace.folder,
+        node_folder=mount.workspace.call,
     )
     undo.push(f"detach {device.path}", device.detach)
     return device

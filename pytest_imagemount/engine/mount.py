@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from enum import Enum
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from ..errors import FilesystemNotMountable, ImageMountError, MountFailed, RequestInvalid, StageError, TeardownError
+from ..errors import FilesystemNotMountable, MountFailed, RequestInvalid, StageError, TeardownError
 from . import filesystems, syscalls
-from .holders import users_of
+from .image_lock import lock_image
 from .partitions import read_table
 from .reader import FileReader, Reader, Window
 from .selection import select
 from .superblock import Superblock, probe, probe_reader
-from .undo import UndoStack, wait_until
+from .target import Target
+from .undo import UndoStack, deadline
+from .unmounting import unmount
 from .workspace import Owner, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -36,9 +39,9 @@ if TYPE_CHECKING:
 MODES = ("ro", "overlay", "rw")
 BACKENDS = ("auto", "loop", "nbd", "fuse")
 
-# How long a busy unmount is tried again before it fails: longer than an indexer's glance at a new mount, short enough
-# that everything a process holds is undone within the 4 s that xdist leaves.
-_UNMOUNT_TIMEOUT = 1.0
+# Once a step of a close has failed: how long the steps after it may take together. What they undo is most likely held
+# by what the failed one left.
+_PATIENCE_AFTER_FAILURE = 0.1
 
 
 class State(Enum):
@@ -55,6 +58,16 @@ class Device(Protocol):
 
     @property
     def path(self) -> str: ...
+
+    @property
+    def node(self) -> str:
+        """The device for system calls of this process, where ``path`` is for people."""
+        ...
+
+    @property
+    def attached(self) -> bool:
+        """Whether the kernel still has it, and for us."""
+        ...
 
     @property
     def fd(self) -> int:
@@ -79,7 +92,9 @@ class Mount:
     :param partition: as for the fixture: None, a number, ``"auto"`` or -1, or ``KEY=value``
     :param fstype: the kernel's name of the file system type; None takes it from the superblock
     :param options: further mount options
-    :param mountpoint: an existing empty folder; None makes one in the workspace
+    :param mountpoint: an existing empty folder, as a path or as the descriptor that a :class:`~.target.Target` holds;
+        None makes one in the workspace
+    :param number: of this mount in its workspace, for its ``tag``; None takes the next
     :param whole: with ``partition=None``, take the whole disk even when it has a partition table (to attach it, not
         to mount it)
     """
@@ -95,10 +110,11 @@ class Mount:
         mode: str = "ro",
         fstype: str | None = None,
         options: Sequence[str] = (),
-        mountpoint: Path | None = None,
+        mountpoint: Path | Target | None = None,
         whole: bool = False,
         partition_nodes: bool = False,
         owner: Owner | None = None,
+        number: int | None = None,
     ) -> None:
         if mode not in MODES:
             raise RequestInvalid(argument="mode", value=repr(mode), reason=f"must be one of {', '.join(MODES)}")
@@ -108,7 +124,9 @@ class Mount:
         self.mode = mode
         self.wanted_fstype = fstype
         self.flags, self.data = filesystems.split_options(options)
-        self.mountpoint = mountpoint
+        self.wanted_target = Target.at(mountpoint) if isinstance(mountpoint, Path) else mountpoint
+        self.target = self.wanted_target
+        self.tag = f"{workspace.token}:{workspace.next_number() if number is None else number}"
         self.whole = whole
         self.partition_nodes = partition_nodes
         self.owner = owner or Owner(os.getpid())
@@ -134,10 +152,11 @@ class Mount:
         backend: str = "auto",
         fstype: str | None = None,
         options: Sequence[str] = (),
-        mountpoint: Path | None = None,
+        mountpoint: Path | Target | None = None,
         whole: bool = False,
         partition_nodes: bool = False,
         owner: Owner | None = None,
+        number: int | None = None,
     ) -> Mount:
         """The driver for ``image``: raw goes through loop; every other format, and ``overlay``, through NBD or FUSE.
 
@@ -159,6 +178,7 @@ class Mount:
             whole=whole,
             partition_nodes=partition_nodes,
             owner=owner,
+            number=number,
         )
 
     @staticmethod
@@ -171,6 +191,11 @@ class Mount:
         from .adopt import adopt
 
         return adopt(device)
+
+    @property
+    def mountpoint(self) -> Path | None:
+        """Where it is mounted, or will be; None before the workspace has made a place."""
+        return self.target.path if self.target else None
 
     @property
     def _readonly(self) -> bool:
@@ -197,20 +222,36 @@ class Mount:
             raise
 
     def close(self) -> None:
-        """Every undo that is still due; every one is tried.
+        """Every undo that is still due, within the :func:`~.undo.deadline` that is set.
+
+        Every one is tried, but those that would pull the ground from under what the kernel still uses: the device of a
+        busy mount, the export of a busy device.
 
         :raises TeardownError: naming each step that failed. Calling again tries those again.
         """
         order = (State.MOUNTED, State.MAPPED, State.ATTACHED)
-        failures = [line for stage in order for line in self._undo[stage].run()]
+        failures = self._undo[State.MOUNTED].run()
+        for stage, holds in ((State.MAPPED, self._is_mounted), (State.ATTACHED, self._is_attached)):
+            if failures and self._undo[stage]:
+                if holds():
+                    break
+                with deadline(time.monotonic() + _PATIENCE_AFTER_FAILURE):
+                    failures += self._undo[stage].run()
+            else:
+                failures += self._undo[stage].run()
         self.state = next((stage for stage in order if self._undo[stage]), State.NEW)
         if failures:
             raise TeardownError(subject=f"image {self.image.name!r}", failures=failures)
 
     def attach(self) -> None:
-        """image → readable bytes of the virtual disk (``reader``)."""
+        """image → readable bytes of the virtual disk (``reader``).
+
+        :raises ImageLocked: others hold the image in a way that excludes ``mode``
+        """
         self._require("attach", State.NEW)
         with self._stage(State.ATTACHED) as undo:
+            lock = lock_image(self.image.fd, self.image.name, exclusive=self.mode == "rw")
+            undo.push("unlock the image", lock.release)
             self.reader = self._attach(undo)
 
     def map(self) -> None:
@@ -232,11 +273,11 @@ class Mount:
         assert self.device is not None
         with self._stage(State.MOUNTED) as undo:
             self.fstype = self._identify(self.device)
-            target = self.mountpoint or self.workspace.make_mountpoint(undo)
+            target = self.wanted_target or self.workspace.make_mountpoint(undo)
             self._mount(self.device, target, self.fstype)
-            undo.push(f"unmount {target}", lambda: unmount(target))
+            undo.push(f"unmount {target.path}", lambda: unmount(target))
             self.device.arm()
-            self.mountpoint = target
+            self.target = target
 
     def unmount(self) -> None:
         """Undo of :meth:`mount`."""
@@ -301,7 +342,13 @@ class Mount:
         reason, hint = _not_mountable(found, self.partition)
         raise FilesystemNotMountable(image=self.image.name, partition=place, found=known, reason=reason, hint=hint)
 
-    def _mount(self, device: Device, target: Path, fstype: str) -> None:
+    def _is_mounted(self) -> bool:
+        return self.device is not None and self.target is not None and self.target.shows(self.device.path)
+
+    def _is_attached(self) -> bool:
+        return self.device is not None and self.device.attached
+
+    def _mount(self, device: Device, target: Target, fstype: str) -> None:
         if not filesystems.is_block_filesystem(fstype):
             reason = "this type does not mount block devices"
             raise RequestInvalid(argument="fstype", value=repr(fstype), reason=reason)
@@ -309,13 +356,13 @@ class Mount:
         data = (*filesystems.standing_options(fstype), *self.data)
         no_replay = filesystems.no_replay_options(fstype) if self._readonly else ()
         try:
-            syscalls.mount(device.path, str(target), fstype, flags, ",".join(data))
+            syscalls.mount(device.node, target.call, fstype, flags, ",".join(data))
         except OSError as error:
             # A dirty journal on a read-only device: ext4, XFS and btrfs all answer EROFS.
             if error.errno != errno.EROFS or not no_replay:
                 raise self._refused(fstype, error) from error
             try:
-                syscalls.mount(device.path, str(target), fstype, flags, ",".join((*data, *no_replay)))
+                syscalls.mount(device.node, target.call, fstype, flags, ",".join((*data, *no_replay)))
             except OSError as again:
                 raise self._refused(fstype, again) from again
             self.dirty = True
@@ -374,28 +421,6 @@ class _Stage:
             return
         for line in self._undo.run():
             error.add_note(line)
-
-
-def unmount(target: Path, timeout: float = _UNMOUNT_TIMEOUT) -> None:
-    """umount2(2), tried again while the mount is busy, for ``timeout`` seconds.
-
-    :raises ImageMountError: still busy, naming who holds it; never a lazy unmount, which would only hide them
-    """
-
-    def unmounted() -> bool:
-        try:
-            syscalls.umount2(str(target))
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                return False
-            if error.errno == errno.EINVAL:  # not a mount point: somebody unmounted it before us
-                return True
-            raise
-        return True
-
-    if not wait_until(unmounted, timeout):
-        users = "".join(f"\n    {line}" for line in users_of(target)) or "\n    no process that can be seen from here"
-        raise ImageMountError(f"{target} is busy; held by:{users}")
 
 
 def _not_mountable(found: Superblock | None, partition: Partition | None) -> tuple[str, str]:

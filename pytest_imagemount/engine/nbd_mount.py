@@ -11,6 +11,8 @@ from .pool import Holder
 from .qemu import open_disk
 
 if TYPE_CHECKING:
+    from .nbd_ioctl import IoctlDevice
+    from .pool import Lease
     from .reader import Reader, Window
     from .undo import UndoStack
 
@@ -23,13 +25,15 @@ class NbdMount(Mount):
     """
 
     backend = "nbd"
+    _lease: Lease | None = None
+
+    @property
+    def _holder(self) -> Holder:
+        return Holder(self.owner.pid, self.owner.worker, self.owner.test, self.image.name, tag=self.tag)
 
     def _attach(self, undo: UndoStack) -> Reader:
-        # The lease comes first: who has to wait for a device should not open the image each time it asks.
-        pool = self.workspace.pool
-        holder = Holder(self.owner.pid, self.owner.worker, self.owner.test, self.image.name)
-        self._lease = nbd.lease_device(pool, holder)
-        undo.push(f"release nbd{self._lease.index}", self._lease.release)
+        lease = self._lease = nbd.lease_device(self.workspace.pool, self._holder)
+        undo.push("give back the NBD device", lease.release)
         daemon = self.workspace.daemon
         self._node = open_disk(daemon, self.image, self.mode, self.workspace.make_scratch_file, undo)
         export = daemon.export_nbd(self._node, writable=False)
@@ -38,19 +42,21 @@ class NbdMount(Mount):
         undo.push(f"close the connection to {export}", reader.close)
         return reader
 
-    def _map(self, undo: UndoStack, window: Window) -> nbd.NbdDevice:
+    def _map(self, undo: UndoStack, window: Window) -> nbd.NbdDevice | IoctlDevice:
         daemon, node = self.workspace.daemon, self._node
         if self.partition is not None:
             node = daemon.add_window(node, window)
             undo.push(f"close the window {node}", lambda: daemon.remove_node(node))
         export = daemon.export_nbd(node, writable=not self._readonly)
         undo.push(f"remove the NBD export {export}", lambda: daemon.remove_export(export))
+        lease, self._lease = self._lease, None  # the device's from here on: it gives the lease back with itself
         device = nbd.attach(
             daemon.nbd_socket,
             export,
             pool=self.workspace.pool,
-            holder=Holder(self.owner.pid, self.owner.worker, self.owner.test, self.image.name),
-            lease=self._lease,
+            holder=self._holder,
+            lease=lease,
+            tag=self.tag,
             block_size=self.table.sector_size if self.table and self.partition_nodes else 512,
         )
         undo.push(f"detach {device.path}", device.detach)

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING
 
 from .folders import lock_folder
 from .nbd_state import SYS, NbdState, kernel_state
+from .turns import Line
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
     from filelock import BaseFileLock
+
+    from .turns import Place
 
 __all__ = ["Busy", "Holder", "Lease", "NbdPool", "lock_folder"]
 
@@ -31,13 +34,18 @@ BACKEND_PREFIX = "pytest-imagemount:"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who leases a device, and for what. ``since`` is seconds since the epoch."""
+    """Who leases a device, and for what.
+
+    :param since: in seconds since the epoch
+    :param tag: the same each time the same mount asks: it keeps its place among those who wait. Without one it has none
+    """
 
     pid: int
     worker: str = ""
     test: str = ""
     image: str = ""
     since: float = field(default_factory=time.time)
+    tag: str = ""
 
     def __str__(self) -> str:
         parts = [f"pid {self.pid}", *(part for part in (self.worker, self.test, self.image) if part)]
@@ -74,12 +82,34 @@ class NbdPool:
 
     def __init__(self, folder: Path, size: int, start: int = 0, *, sys_root: Path = SYS) -> None:
         self._folder, self._size, self._start, self._sys_root = folder, size, start, sys_root
+        self._line = Line(folder / "line")
+        self._places: dict[str, Place] = {}
 
     def try_lease(self, holder: Holder, *, skip: Collection[int] = ()) -> Lease | Busy:
-        """The first free device; no waiting.
+        """The first free device, where nobody waits who came before; no waiting here.
 
         :param skip: indexes not to try: those that the kernel has just refused
         """
+        place = self._places.get(holder.tag)
+        if not skip and (before := self._line.ahead(place)):
+            found: Lease | Busy = Busy((*self._notes(), f"{before} waiting before this one"))
+        else:
+            found = self._first_free(holder, skip)
+        if isinstance(found, Lease):
+            self.give_up(holder.tag)
+        elif place is None and holder.tag:
+            self._places[holder.tag] = self._line.join()
+        return found
+
+    def give_up(self, tag: str) -> None:
+        """Give up the place of the mount with that tag among those who wait, if it has one."""
+        if place := self._places.pop(tag, None):
+            place.leave()
+
+    def _notes(self) -> list[str]:
+        return [f"nbd{index}: {self._read_note(index)}" for index in range(self._size) if self._note(index).exists()]
+
+    def _first_free(self, holder: Holder, skip: Collection[int]) -> Lease | Busy:
         holders = []
         for place in range(self._size):
             index = (self._start + place) % self._size

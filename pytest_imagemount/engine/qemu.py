@@ -69,11 +69,13 @@ class StorageDaemon:
 
     Nodes (an image, an overlay, a window) and exports are called by names that it gives; none is used twice.
 
-    :param folder: a folder of our own, for the socket of its NBD server
+    :param folder: a folder of our own, its working folder, for the socket of its NBD server and its FUSE exports. The
+        daemon gets names in it, since ``folder`` may be a path that only this process can use
     :param timeout: seconds that one command may take
     """
 
     def __init__(self, folder: Path, *, timeout: float = 30.0) -> None:
+        self._folder = folder
         self.nbd_socket = folder / "nbd.sock"
         self._timeout = timeout
         self._session: QemuSession | None = None
@@ -165,7 +167,8 @@ class StorageDaemon:
 
         :raises DeviceFailed: there is no FUSE here, or ``path`` is not a regular file
         """
-        options = {"type": "fuse", "mountpoint": str(path), "writable": writable}
+        mountpoint = path.name if path.parent == self._folder else str(path)
+        options = {"type": "fuse", "mountpoint": mountpoint, "writable": writable}
         return self._export(self._new_name("export"), node, options, path)
 
     def export_nbd(self, node: str, *, writable: bool) -> str:
@@ -173,7 +176,7 @@ class StorageDaemon:
         base = self._known(node)
         if not self._serves_nbd:
             self.nbd_socket.unlink(missing_ok=True)
-            address = {"type": "unix", "data": {"path": str(self.nbd_socket)}}
+            address = {"type": "unix", "data": {"path": self.nbd_socket.name}}
             # 0: no bound on the number of connections; the bound is the number of devices.
             arguments = {"addr": address, "max-connections": 0}
             self._running().execute(base.image, "nbd-server-start", arguments)
@@ -234,7 +237,7 @@ class StorageDaemon:
         if self._stopped:
             raise QmpLost("the storage daemon was stopped")
         if self._session is None:
-            self._session = QemuSession(timeout=self._timeout)
+            self._session = QemuSession(self._folder, timeout=self._timeout)
         return self._session
 
     def _known(self, node: str) -> _Node:

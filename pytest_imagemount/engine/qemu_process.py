@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from ..errors import CapabilityMissing
 from ..programs import environment, find_program, not_found
 from . import syscalls
+from .undo import patience
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _PROGRAM = "qemu-storage-daemon"
 _KEPT_OUTPUT = 4096  # bytes
@@ -27,10 +29,11 @@ class DaemonProcess:
     and quits. The kernel does that when the *thread* that started the daemon ends, so a daemon that is started by a
     thread which may end before its mounts do not have it: there, only :meth:`end` ends it.
 
+    :param folder: its working folder, by which it is known to be ours when this process is dead
     :raises CapabilityMissing: it is not installed
     """
 
-    def __init__(self, arguments: Sequence[str], *, inherited_fd: int) -> None:
+    def __init__(self, arguments: Sequence[str], *, inherited_fd: int, folder: Path) -> None:
         program = find_program(_PROGRAM)
         if program is None:
             hint = not_found(_PROGRAM)
@@ -54,6 +57,7 @@ class DaemonProcess:
                 stdout=write_end,
                 stderr=write_end,
                 env=environment(),
+                cwd=folder,
                 pass_fds=(inherited_fd,),
                 start_new_session=True,
                 preexec_fn=die_with_parent if in_main_thread else None,
@@ -89,8 +93,8 @@ class DaemonProcess:
 
     def end(self) -> bool:
         """End it: wait for it to quit by itself (2 s), then SIGTERM (1 s), then SIGKILL (2 s); whether it has ended."""
-        ended = self.wait(2)
-        for number, seconds in ((signal.SIGTERM, 1), (signal.SIGKILL, 2)):
+        ended = self.wait(patience(2))
+        for number, seconds in ((signal.SIGTERM, patience(1)), (signal.SIGKILL, 2)):
             if not ended:
                 self._process.send_signal(number)
                 ended = self.wait(seconds)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DeviceFailed
 from .qmp import QmpError
+from .undo import patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +31,9 @@ def remove_export(session: QemuSession, export: str, image: str) -> None:
     """
 
     def removed(deadline: float) -> bool:
-        answer = session.ask("block-export-del", {"id": export, "mode": "hard"}, timeout=_TIMEOUT)
+        answer = session.ask("block-export-del", {"id": export, "mode": "hard"}, timeout=patience(_TIMEOUT))
         if isinstance(answer, QmpError):  # it is being removed, or is gone: an earlier removal did not see the end
-            exports = session.ask("query-block-exports", {}, timeout=_TIMEOUT)
+            exports = session.ask("query-block-exports", {}, timeout=patience(_TIMEOUT))
             return export not in [found["id"] for found in exports]
         return session.saw(
             lambda event: event.name == "BLOCK_EXPORT_DELETED" and event.data.get("id") == export,
@@ -50,17 +51,17 @@ def remove_node(session: QemuSession, node: str, image: str) -> None:
     """
 
     def removed(deadline: float) -> bool:
-        answer = session.ask("blockdev-del", {"node-name": node}, timeout=_TIMEOUT)
+        answer = session.ask("blockdev-del", {"node-name": node}, timeout=patience(_TIMEOUT))
         if not isinstance(answer, QmpError):
             return True
-        nodes = session.ask("query-named-block-nodes", {"flat": True}, timeout=_TIMEOUT)
+        nodes = session.ask("query-named-block-nodes", {"flat": True}, timeout=patience(_TIMEOUT))
         return node not in [found["node-name"] for found in nodes]
 
     _until(removed, session, node, image)
 
 
 def _until(removed: Callable[[float], bool], session: QemuSession, what: str, image: str) -> None:
-    deadline = time.monotonic() + _TIMEOUT
+    deadline = time.monotonic() + patience(_TIMEOUT)
     while not removed(deadline):
         if time.monotonic() >= deadline:
             reason = f"it is still in use after {_TIMEOUT:.0f} s"

@@ -12,6 +12,7 @@ from .qmp import Command, Event, QmpClient, QmpError, QmpLost, QmpTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 _DEVICE = "qemu-storage-daemon"
 
@@ -21,17 +22,18 @@ class QemuSession:
 
     ``image`` is in every call the image's name, for messages.
 
+    :param folder: the daemon's working folder
     :param timeout: seconds that one command may take
     :raises CapabilityMissing: qemu-storage-daemon is not installed
     :raises DeviceFailed: it ended at once
     """
 
-    def __init__(self, *, timeout: float) -> None:
+    def __init__(self, folder: Path, *, timeout: float) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 arguments = ["--chardev", f"socket,id=qmp,fd={theirs.fileno()}", "--monitor", "chardev=qmp"]
-                self._process = DaemonProcess(arguments, inherited_fd=theirs.fileno())
+                self._process = DaemonProcess(arguments, inherited_fd=theirs.fileno(), folder=folder)
             except BaseException:
                 ours.close()
                 raise

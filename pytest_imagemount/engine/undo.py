@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ..errors import ImageMountError, TeardownError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+# Every step is tried, also when the time is up: this long, in seconds.
+_LEAST = 0.02
+
+
+class StillInUse(ImageMountError):
+    """A step cannot be done before one that failed is done; by itself it is not worth a line."""
 
 
 class UndoStack:
@@ -37,7 +48,9 @@ class UndoStack:
             try:
                 step()
             except (OSError, ImageMountError) as error:
-                failures.append(f"{name}: {error}")
+                # A folder cannot go while the mount on it stays, and that was told already.
+                if not (failures and isinstance(error, StillInUse)):
+                    failures.append(f"{name}: {error}")
                 kept.append((name, step))
         self._steps = kept[::-1]
         return failures
@@ -52,12 +65,30 @@ class UndoStack:
             raise TeardownError(subject=subject, failures=failures)
 
 
-def wait_until(done: Callable[[], bool], timeout: float) -> bool:
-    """Ask ``done`` until it is true or ``timeout`` seconds have passed; the pause grows from 0.1 ms to 20 ms.
+@contextmanager
+def deadline(at: float) -> Iterator[None]:
+    """What waits inside waits no longer than until ``at`` (time.monotonic): the steps of a close share a deadline.
 
-    For facts that the kernel offers no descriptor to wait on.
+    A deadline inside another can only be earlier.
     """
-    deadline = time.monotonic() + timeout
+    token = _deadline.set(min(at, _deadline.get()))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def patience(timeout: float) -> float:
+    """How many seconds a step that would wait for ``timeout`` may wait: less when a :func:`deadline` is near."""
+    return max(min(timeout, _deadline.get() - time.monotonic()), min(timeout, _LEAST))
+
+
+def wait_until(done: Callable[[], bool], timeout: float) -> bool:
+    """Ask ``done`` until it is true or ``timeout`` seconds (see :func:`patience`) have passed.
+
+    For facts that the kernel offers no descriptor to wait on. The pause grows from 0.1 ms to 20 ms.
+    """
+    deadline = time.monotonic() + patience(timeout)
     pause = 0.0001
     while not done():
         if time.monotonic() >= deadline:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .folders import run_folder
-from .undo import UndoStack
+from .folders import served_folder
+from .held_folder import HeldFolder
+from .target import Target
+from .undo import StillInUse, UndoStack
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,26 +34,27 @@ class Owner:
 class Workspace:
     """Shared ground of every :class:`~.mount.Mount` in this process.
 
-    :param folder: a folder of this process's own, made when it is not there; the default is a new one in the run
-        folder
+    ``token`` marks everything in the kernel that is mounted from here. The folder is ``call`` for system calls of this
+    process and ``folder`` for people and other processes.
+
+    :param uid: the user who is to reach the mount points, and nobody else but root; None is the calling user
     :param nbd_devices: how many NBD devices may be used on this machine
     :param nbd_start: the device index that is tried first (each worker its own, so that they rarely meet)
     """
 
-    def __init__(self, folder: Path | None = None, *, nbd_devices: int = 16, nbd_start: int = 0) -> None:
+    def __init__(self, *, uid: int | None = None, nbd_devices: int = 16, nbd_start: int = 0) -> None:
+        self.uid = os.geteuid() if uid is None else uid
         self.nbd_devices = nbd_devices
         self.nbd_start = nbd_start
         self._undo = UndoStack()
         self._daemon: StorageDaemon | None = None
         self._pool: NbdPool | None = None
         self._count = 0
-        if folder is None:
-            folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=run_folder()))
-        else:
-            folder.mkdir(mode=0o700, exist_ok=True)
-        self.folder = folder
+        self._numbers = 0
+        self.held = HeldFolder(served_folder(self.uid))
+        self.token = self.held.token
         # rmdir, never a tree removal: what is still in there may be somebody's mount.
-        self._undo.push(f"remove {folder}", self._remove_folder)
+        self._undo.push(f"remove {self.folder}", self.held.remove)
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +65,26 @@ class Workspace:
         self.close()
 
     @property
+    def call(self) -> Path:
+        """The folder, for system calls of this process."""
+        return self.held.call
+
+    @property
+    def folder(self) -> Path:
+        """The folder, for people and other processes."""
+        return self.held.path
+
+    def next_number(self) -> int:
+        """A number that no mount here has had."""
+        self._numbers += 1
+        return self._numbers
+
+    @property
+    def daemon_pid(self) -> int | None:
+        """Process id of the storage daemon, None when none runs."""
+        return self._daemon.pid if self._daemon is not None else None
+
+    @property
     def daemon(self) -> StorageDaemon:
         """The storage daemon, started at the first use and anew after it died."""
         from .qemu import StorageDaemon
@@ -70,7 +93,7 @@ class Workspace:
             self._daemon.stop()
             self._daemon = None
         if self._daemon is None:
-            self._daemon = StorageDaemon(self.folder)
+            self._daemon = StorageDaemon(self.call)
         return self._daemon
 
     @property
@@ -82,17 +105,22 @@ class Workspace:
             self._pool = NbdPool(lock_folder(), self.nbd_devices, self.nbd_start)
         return self._pool
 
-    def fresh_path(self, kind: str) -> Path:
-        """A path in the folder that nothing has had yet: ``mount-1``, ``export-2``."""
-        self._count += 1
-        return self.folder / f"{kind}-{self._count}"
+    def give_up_waiting(self, number: int) -> None:
+        """Mount ``number`` does not wait for an NBD device any more, if it did."""
+        if self._pool is not None:
+            self._pool.give_up(f"{self.token}:{number}")
 
-    def make_mountpoint(self, undo: UndoStack) -> Path:
+    def fresh_path(self, kind: str) -> Path:
+        """A path, for system calls, in the folder that nothing has had yet: ``mount-1``, ``export-2``."""
+        self._count += 1
+        return self.call / f"{kind}-{self._count}"
+
+    def make_mountpoint(self, undo: UndoStack) -> Target:
         """A new empty folder to mount at; ``undo`` removes it once nothing is mounted there."""
         path = self.fresh_path("mount")
         path.mkdir(mode=0o700)
-        undo.push(f"remove {path}", path.rmdir)
-        return path
+        undo.push(f"remove {self.folder / path.name}", lambda: _remove_mountpoint(path))
+        return Target(self.folder / path.name, str(path))
 
     def make_scratch_file(self) -> int:
         """A descriptor of a nameless temporary file: it is gone with its last descriptor, whatever happens."""
@@ -111,10 +139,13 @@ class Workspace:
         if self._daemon is not None:
             self._daemon.stop()
             self._daemon = None
-        self._undo.close(f"workspace {self.folder}")
+        self._undo.close("the folder of this process")
 
-    def _remove_folder(self) -> None:
-        for own in self.folder.glob("loop*"):  # device nodes of a container without devtmpfs
-            own.unlink()
-        with suppress(FileNotFoundError):
-            self.folder.rmdir()
+
+def _remove_mountpoint(path: Path) -> None:
+    try:
+        path.rmdir()
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise StillInUse("something is mounted there") from None
+        raise

@@ -1,61 +1,94 @@
-"""The few things the helper does: open, release, status, by way of the engine."""
+"""The few things the helper does: open, release, keep, status, by way of the engine."""
 
 from __future__ import annotations
 
 import os
-import stat
+import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.image import identify
-from ..engine.mount import Mount
-from ..errors import DevicesBusy, RequestInvalid, TeardownError
+from ..engine.mount import Mount, State
+from ..engine.processes import ProcessId
+from ..engine.undo import deadline as shared_deadline
+from ..errors import DevicesBusy, ImageLocked, RequestInvalid, TeardownError
 from ..facts import DeviceFacts, MountFacts
+from .descriptors import require_image, require_mountpoint
+from .journal import Journal, Record
+from .who import who_are
 
 if TYPE_CHECKING:
     from ..engine.workspace import Owner, Workspace
     from .protocol import Open
 
+CLOSE_TIMEOUT = 4.0
+"""Seconds for the undo of everything that a process holds: xdist gives a worker 5."""
+
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """No device is free now; ``holders`` says in a line each who holds which."""
+    """What is needed, a ``"device"`` or the ``"image"``, is others' now; ``holders`` has a line for each of them."""
 
+    what: str
     holders: tuple[str, ...]
 
 
 @dataclass(slots=True)
 class _Held:
     mount: Mount
-    test: str
+    record: Record
     descriptors: list[int]
 
 
 class Mounts:
-    """Everything that one test process holds, by the number that the client gave it."""
+    """Everything that one test process holds, by the number that the client gave it.
+
+    What dead helpers of the same user left is reclaimed before the first mount.
+    """
 
     def __init__(self, workspace: Workspace, owner: Owner) -> None:
         self._workspace = workspace
         self._owner = owner
         self._held: dict[int, _Held] = {}
+        self._journal = Journal(workspace.held.fd)
+        self._helper_process, self._owner_process = ProcessId.of(os.getpid()), ProcessId.of(owner.pid)
+        self._reclaimed = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether a mount is held that :meth:`keep` was asked for."""
+        return any(held.record.kept for held in self._held.values())
 
     def open(self, request: Open, descriptors: list[int]) -> MountFacts | DeviceFacts | Busy:
         """Attach, and mount unless only the device was asked for. ``descriptors`` are taken over on success.
 
-        :raises ImageMountError: of every kind; nothing is left behind
+        :raises ImageMountError: of every kind; nothing is left behind, or what is left is undone by a later release
         """
         if request.mount in self._held:
             raise RequestInvalid(argument="mount", value=str(request.mount), reason="this number is in use")
         if not descriptors or len(descriptors) > 2:
             raise RequestInvalid(argument="descriptors", value=str(len(descriptors)), reason="one image, one folder")
         mount = self._prepare(request, descriptors)
+        self._reclaim_once()
+        held = _Held(mount, self._record(request), [])
+        self._journal.write(held.record)
         try:
             mount.open(attach_only=request.attach_only)
-        except DevicesBusy as busy:
-            return Busy(busy.holders)
-        self._held[request.mount] = _Held(mount, request.test, list(descriptors))
-        descriptors.clear()
+        except BaseException as error:
+            if mount.state is State.NEW:
+                self._journal.remove(request.mount)
+            else:  # the undo failed as well: a release tries it again
+                self._hold(request.mount, held, descriptors)
+            if isinstance(error, DevicesBusy):
+                return Busy("device", error.holders)
+            if isinstance(error, ImageLocked):
+                return Busy("image", who_are(error.pids))
+            raise
+        self._hold(request.mount, held, descriptors)
+        held.record = self._known(held)
+        self._journal.write(held.record)
         return _device_facts(request, mount) if request.attach_only else _mount_facts(request, mount)
 
     def release(self, number: int) -> None:
@@ -65,30 +98,96 @@ class Mounts:
         """
         held = self._held.get(number)
         if held is None:
+            self._workspace.give_up_waiting(number)
             return
-        held.mount.close()
+        with shared_deadline(time.monotonic() + CLOSE_TIMEOUT):
+            held.mount.close()
+        self._journal.remove(number)
+        del self._held[number]
         for descriptor in held.descriptors:
             os.close(descriptor)
-        del self._held[number]
+
+    def keep(self, number: int) -> None:
+        """Do not undo mount ``number`` at the end: see :func:`.keeping.wait_for_end_of_kept`.
+
+        :raises RequestInvalid: there is no such mount
+        """
+        held = self._find(number)
+        held.record = replace(held.record, kept=True)
+        self._journal.write(held.record)
+
+    def root_of(self, number: int) -> int:
+        """An O_PATH descriptor, the caller's to close, of the root of the file system that is mount ``number``.
+
+        :raises RequestInvalid: there is no such mount, or it is only a device
+        :raises OSError: it was unmounted by somebody else
+        """
+        mount = self._find(number).mount
+        if mount.target is None or mount.device is None or mount.state is not State.MOUNTED:
+            raise RequestInvalid(argument="mount", value=str(number), reason="no file system is mounted by it")
+        return mount.target.open_root(mount.device.path)
 
     def status(self) -> list[dict[str, Any]]:
         """What is held, as JSON values."""
         return [
-            {"mount": number, "test": held.test, "image": held.mount.image.name, "state": held.mount.state.value}
+            {"mount": number, "test": held.record.test, "image": held.mount.image.name, "state": held.mount.state.value}
             for number, held in self._held.items()
         ]
 
-    def close(self) -> list[str]:
-        """Undo everything, the latest first; returns one line for each step that failed."""
+    def close(self, deadline: float | None = None, *, also_kept: bool = False) -> list[str]:
+        """Undo everything that is not kept, the latest first; returns one line for each step that failed.
+
+        It may be called again for what failed.
+
+        :param deadline: (time.monotonic) shared by all steps; None is 4 s from now
+        :param also_kept: undo what is kept too
+        """
         failures: list[str] = []
-        for number in reversed(list(self._held)):
-            try:
-                self.release(number)
-            except TeardownError as error:
-                failures += error.failures
+        with shared_deadline(time.monotonic() + CLOSE_TIMEOUT if deadline is None else deadline):
+            for number, held in reversed(list(self._held.items())):
+                if held.record.kept and not also_kept:
+                    continue
+                try:
+                    self.release(number)
+                except TeardownError as error:
+                    failures += error.failures
+        if not self._held:
+            self._journal.close()
         return failures
 
+    def drop_unmounted(self) -> None:
+        """Release what is kept and was unmounted, or detached, by hand."""
+        for number, held in list(self._held.items()):
+            mount = held.mount
+            assert mount.device is not None
+            used = mount.device.attached if mount.target is None else mount.target.shows(mount.device.path)
+            if held.record.kept and not used:
+                self.release(number)
+
+    def _hold(self, number: int, held: _Held, descriptors: list[int]) -> None:
+        held.descriptors = list(descriptors)
+        descriptors.clear()
+        self._held[number] = held
+
+    def _find(self, number: int) -> _Held:
+        if number not in self._held:
+            raise RequestInvalid(argument="mount", value=str(number), reason="nothing is held under this number")
+        return self._held[number]
+
+    def _reclaim_once(self) -> None:
+        if self._reclaimed:
+            return
+        self._reclaimed = True
+        from .reclaim import reclaim_for
+
+        with shared_deadline(time.monotonic() + CLOSE_TIMEOUT):
+            report = reclaim_for(self._workspace.uid, dry_run=False)
+        for item in report.left:
+            print(f"left by a run before this one: {item}", file=sys.stderr)
+
     def _prepare(self, request: Open, descriptors: list[int]) -> Mount:
+        require_image(descriptors[0], request.name, request.mode)
+        target = require_mountpoint(descriptors[1], self._workspace.uid) if len(descriptors) == 2 else None
         image = identify(descriptors[0], request.name, request.format)
         return Mount.for_format(
             image,
@@ -98,18 +197,41 @@ class Mounts:
             backend=request.backend,
             fstype=request.fstype,
             options=request.options,
-            mountpoint=_mountpoint(descriptors[1]) if len(descriptors) == 2 else None,
+            mountpoint=target,
             whole=request.attach_only,
             partition_nodes=request.partition_nodes,
             owner=replace(self._owner, test=request.test),
+            number=request.mount,
         )
 
+    def _record(self, request: Open) -> Record:
+        return Record(
+            token=self._workspace.token,
+            number=request.mount,
+            helper=self._helper_process,
+            owner=self._owner_process,
+            worker=self._owner.worker,
+            test=request.test,
+            image=request.source,
+            partition=request.partition,
+            mode=request.mode,
+            since=time.time(),
+        )
 
-def _mountpoint(fd: int) -> Path:
-    path = Path(f"/proc/self/fd/{fd}").readlink()
-    if not stat.S_ISDIR(os.fstat(fd).st_mode):
-        raise RequestInvalid(argument="mountpoint", value=str(path), reason="not a folder")
-    return path
+    def _known(self, held: _Held) -> Record:
+        mount = held.mount
+        assert mount.device is not None
+        daemon = self._workspace.daemon_pid if mount.backend != "loop" else None
+        return replace(
+            held.record,
+            partition=mount.partition.number if mount.partition else None,
+            format=mount.image.format,
+            backend=mount.backend,
+            device=mount.device.path,
+            diskseq=getattr(mount.device, "diskseq", None) or "",
+            mountpoint=str(mount.mountpoint or ""),
+            daemon=None if daemon is None else ProcessId.of(daemon),
+        )
 
 
 def _mount_facts(request: Open, mount: Mount) -> MountFacts:

@@ -4,23 +4,35 @@ A packet socket keeps messages apart and carries descriptors with them (SCM_RIGH
 get wrong. Every request has a ``sequence`` number that its reply repeats: a reply that nobody waits for any more,
 after a Ctrl-C, is told by it. The client chooses the ``mount`` number, before it asks: it can release a mount whose
 reply it never saw.
+
+An answer is what was asked for, or has ``error`` (an :class:`~..errors.ImageMountError` as JSON values) or ``errno``.
+When the client has shut down its side, the helper undoes everything that is not kept, and then says :data:`FAREWELL`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import reprlib
+import select
 import socket
 import struct
+from array import array
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 VERSION = 1
 MAX_MESSAGE = 128 * 1024
 """Bytes of the largest message; a longer one is refused before it is parsed."""
+FAREWELL = "farewell"
+"""Name in the helper's last message: the lines that tell what is left behind. ``kept``: it lives on for kept mounts."""
 _MAX_DESCRIPTORS = 4
+_MAX_INT = 1 << 63
 _INT = struct.Struct("i")
 
 
@@ -69,8 +81,52 @@ class Status:
     operation: ClassVar[str] = "status"
 
 
-Request = Configure | Open | Release | Status
-_KINDS: dict[str, type[Request]] = {kind.operation: kind for kind in (Configure, Open, Release, Status)}
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Do not undo ``mount`` at the end: the helper lives on with it, until SIGTERM or until it is unmounted by hand."""
+
+    operation: ClassVar[str] = "keep"
+    mount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """Undo what dead helpers left, or with ``dry_run`` only say what that would be."""
+
+    operation: ClassVar[str] = "reclaim"
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInside:
+    """Open ``path`` inside the mounted image as root would; the reply carries the descriptor, or an ``errno``."""
+
+    operation: ClassVar[str] = "open-inside"
+    mount: int
+    path: str
+    flags: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeInside:
+    """Change the tree of the mounted image as root would; the reply may hold an ``errno``.
+
+    ``call`` is a name of :data:`..confined.CALLS`; ``other`` is the second path of a rename, the text of a link.
+    """
+
+    operation: ClassVar[str] = "change-inside"
+    mount: int
+    call: str
+    path: str
+    other: str
+    mode: int
+
+
+Request = Configure | Open | Release | Status | Keep | Reclaim | OpenInside | ChangeInside
+_KINDS: dict[str, type[Request]] = {
+    kind.operation: kind for kind in (Configure, Open, Release, Status, Keep, Reclaim, OpenInside, ChangeInside)
+}
 
 # The types of fields, written as the dataclasses write them.
 _CHECKS: dict[str, tuple[type, ...]] = {
@@ -96,12 +152,13 @@ def decode_request(value: dict[str, Any]) -> Request:
     operation = value.get("operation")
     kind = _KINDS.get(operation) if isinstance(operation, str) else None
     if kind is None:
-        raise RequestInvalid(argument="operation", value=repr(operation), reason=f"must be one of {', '.join(_KINDS)}")
+        reason = f"must be one of {', '.join(_KINDS)}"
+        raise RequestInvalid(argument="operation", value=reprlib.repr(operation), reason=reason)
     given = {name: content for name, content in value.items() if name not in ("operation", "sequence")}
     known = {field.name: str(field.type) for field in fields(kind)}
     if unknown := given.keys() ^ known.keys():
         reason = f"{operation} takes exactly {', '.join(known) or 'nothing'}"
-        raise RequestInvalid(argument="fields", value=repr(sorted(unknown)), reason=reason)
+        raise RequestInvalid(argument="fields", value=reprlib.repr(sorted(unknown)), reason=reason)
     return kind(**{name: _checked(name, given[name], kind_name) for name, kind_name in known.items()})
 
 
@@ -111,47 +168,87 @@ def _checked(name: str, content: Any, kind: str) -> Any:
     if fits and isinstance(content, list):
         fits = all(isinstance(item, str) for item in content)
     if not fits:
-        raise RequestInvalid(argument=name, value=repr(content)[:100], reason=f"must be {kind}")
+        raise RequestInvalid(argument=name, value=reprlib.repr(content), reason=f"must be {kind}")
+    if isinstance(content, int) and not -_MAX_INT <= content < _MAX_INT:
+        raise RequestInvalid(argument=name, value=reprlib.repr(content), reason="must fit in 64 bits")
+    for text in content if isinstance(content, list) else [content]:
+        if isinstance(text, str) and not _is_system_text(text):
+            reason = "must be text that a system call takes: no NUL, and no surrogates but those of os.fsdecode"
+            raise RequestInvalid(argument=name, value=reprlib.repr(text), reason=reason)
     return tuple(content) if isinstance(content, list) else content
 
 
-def send(channel: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+def _is_system_text(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def sequence_of(message: dict[str, Any]) -> int | None:
+    """The message's sequence number; None where it has none that is one."""
+    number = message.get("sequence")
+    return number if type(number) is int and -_MAX_INT <= number < _MAX_INT else None
+
+
+def send(
+    channel: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = (), *, wait: bool = True
+) -> None:
     """Send one message.
 
+    :param wait: false: BlockingIOError where the other side does not take what it was sent before
     :raises OSError: the other side is gone
     """
     data = json.dumps(message, separators=(",", ":")).encode()
     if len(data) > MAX_MESSAGE:
         raise RequestInvalid(argument="message", value=f"{len(data)} bytes", reason=f"longer than {MAX_MESSAGE} bytes")
-    socket.send_fds(channel, [data], descriptors)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+    channel.sendmsg([data], rights, 0 if wait else socket.MSG_DONTWAIT)
 
 
-def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+def receive(channel: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message and its descriptors, which are the caller's to close; None when the other side is gone.
 
+    :param wait: false: BlockingIOError where there is no message now
     :raises RequestInvalid: the packet is too long or is no JSON object; its descriptors are closed
     """
     # Not socket.recv_fds, which passes no flags on (CPython 3.11): the descriptors would be inherited by programs.
     data, ancillary, flags, _ = channel.recvmsg(
-        MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * _INT.size), socket.MSG_CMSG_CLOEXEC
+        MAX_MESSAGE,
+        socket.CMSG_SPACE(_MAX_DESCRIPTORS * _INT.size),
+        socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT),
     )
     descriptors = _descriptors(ancillary)
-    if not data:
-        _close(descriptors)
-        return None, []
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise RequestInvalid(argument="message", value="cut off", reason=f"longer than {MAX_MESSAGE} bytes")
-        try:
-            message = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise RequestInvalid(argument="message", value=repr(data[:40]), reason=f"no JSON: {error}") from None
-        if not isinstance(message, dict):
-            raise RequestInvalid(argument="message", value=repr(data[:40]), reason="must be a JSON object")
+        if not data and _is_at_end(channel):
+            close_all(descriptors)
+            return None, []
+        return _parse(data, flags), descriptors
     except RequestInvalid:
-        _close(descriptors)
+        close_all(descriptors)
         raise
-    return message, descriptors
+
+
+def _parse(data: bytes, flags: int) -> dict[str, Any]:
+    if flags & socket.MSG_TRUNC:
+        raise RequestInvalid(argument="message", value="cut off", reason=f"longer than {MAX_MESSAGE} bytes")
+    if flags & socket.MSG_CTRUNC:
+        reason = f"more than {_MAX_DESCRIPTORS} descriptors, or no room for them in this process"
+        raise RequestInvalid(argument="message", value="cut off", reason=reason)
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RequestInvalid(argument="message", value=repr(data[:40]), reason=f"no JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise RequestInvalid(argument="message", value=repr(data[:40]), reason="must be a JSON object")
+    return message
+
+
+def _is_at_end(channel: socket.socket) -> bool:
+    """Whether the other side sends no more: an empty packet looks the same as its end."""
+    poll = select.poll()
+    poll.register(channel, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def peer(channel: socket.socket) -> tuple[int, int]:
@@ -170,6 +267,7 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     ]
 
 
-def _close(descriptors: list[int]) -> None:
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close each of ``descriptors``."""
     for descriptor in descriptors:
         os.close(descriptor)

@@ -1,8 +1,8 @@
 """The helper's loop: one test process, one request at a time, and everything undone at the end.
 
-It never waits for a device: the answer is then ``busy`` with who holds what, and the client asks again. The end is
-the test process's end, seen by a pidfd as well as by the socket, since a child that the test forked may still hold
-the socket open.
+It never waits: for no device (the answer is then ``busy`` with who holds what, and the client asks again), and not for
+the client to read. The end is the test process's end, seen by a pidfd as well as by the socket, since a child that the
+test forked may still hold the socket open.
 """
 
 from __future__ import annotations
@@ -12,28 +12,25 @@ import selectors
 import signal
 import socket
 import sys
-import traceback
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..engine.workspace import Owner, Workspace
-from ..errors import ImageMountError, RequestInvalid, TeardownError
+from ..errors import ImageMountError, RequestInvalid
 from . import protocol
-from .operations import Busy, Mounts
+from .service import Service
 
 if TYPE_CHECKING:
     from types import FrameType
 
 
 class Server:
-    """Serves the test process at the other end of ``channel``."""
+    """Serves the test process at the other end of ``channel``, as the user that the kernel says it is."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._client_pid, _ = protocol.peer(channel)
+        self._client_pid, uid = protocol.peer(channel)
         self._stop, self._waker = _wake_on_signals()
-        self._mounts: Mounts | None = None
-        self._workspace: Workspace | None = None
+        self._service = Service(self._client_pid, uid)
 
     def serve(self) -> int:
         """Answer requests until the test process is gone or a signal says stop; then undo everything.
@@ -43,79 +40,65 @@ class Server:
         with selectors.DefaultSelector() as selector:
             selector.register(self._channel, selectors.EVENT_READ)
             selector.register(self._stop, selectors.EVENT_READ)
-            try:
+            with suppress(OSError):  # gone already, or not to be seen from here: the socket will tell
                 selector.register(os.pidfd_open(self._client_pid), selectors.EVENT_READ)
-            except ProcessLookupError:
-                return self._close()
             while True:
                 ready = {key.fileobj for key, _ in selector.select()}
                 # Anything but a request, the client's death or a signal, ends the service.
                 if ready != {self._channel} or not self._serve_one():
-                    return self._close()
+                    return self._end(told_to_stop=self._stop in ready)
 
     def _serve_one(self) -> bool:
-        sequence: Any = None
-        descriptors: list[int] = []
+        """Whether the client is still there to be served."""
+        sequence: int | None = None
+        received: list[int] = []
+        sent: list[int] = []
         try:
-            message, descriptors = protocol.receive(self._channel)
+            message, received = protocol.receive(self._channel, wait=False)
             if message is None:
                 return False
-            sequence = message.get("sequence")
-            reply = self._handle(protocol.decode_request(message), descriptors)
+            sequence = protocol.sequence_of(message)
+            reply = self._service.handle(protocol.decode_request(message), received, sent)
+        except BlockingIOError:  # somebody else has read it
+            return True
         except (ImageMountError, OSError) as error:
             if isinstance(error, ConnectionError) and sequence is None:
                 return False
             wire = error if isinstance(error, ImageMountError) else ImageMountError(f"in the helper: {error!r}")
             reply = {"error": wire.to_wire()}
         except Exception:  # noqa: BLE001  (a fault of ours must not cost the mounts that are held)
+            import traceback
+
             reply = {"error": ImageMountError(f"a fault in the helper:\n{traceback.format_exc()}").to_wire()}
         finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        return self._reply({**reply, "sequence": sequence})
-
-    def _reply(self, reply: dict[str, Any]) -> bool:
+            protocol.close_all(received)
         try:
-            protocol.send(self._channel, reply)
-        except RequestInvalid as error:  # a reply that is too long
-            protocol.send(self._channel, {"error": error.to_wire(), "sequence": reply["sequence"]})
+            return self._say({**reply, "sequence": sequence}, tuple(sent))
+        finally:
+            protocol.close_all(sent)
+
+    def _say(self, reply: dict[str, Any], descriptors: tuple[int, ...] = ()) -> bool:
+        """Whether the client took it. One that lets its answers pile up is not waited for: it is given up."""
+        try:
+            try:
+                protocol.send(self._channel, reply, descriptors, wait=False)
+            except RequestInvalid as error:  # a reply that is too long
+                short = {"error": error.to_wire(), "sequence": reply.get("sequence")}
+                protocol.send(self._channel, short, wait=False)
         except OSError:
             return False
         return True
 
-    def _handle(self, request: protocol.Request, descriptors: list[int]) -> dict[str, Any]:
-        if isinstance(request, protocol.Configure):
-            return self._configure(request)
-        if self._mounts is None:
-            raise RequestInvalid(argument="operation", value=repr(request.operation), reason="configure comes first")
-        if isinstance(request, protocol.Open):
-            result = self._mounts.open(request, descriptors)
-            if isinstance(result, Busy):
-                return {"busy": list(result.holders)}
-            return {"facts": result.to_wire()}
-        if isinstance(request, protocol.Release):
-            self._mounts.release(request.mount)
-            return {"released": request.mount}
-        return {"mounts": self._mounts.status()}
-
-    def _configure(self, request: protocol.Configure) -> dict[str, Any]:
-        if request.version != protocol.VERSION:
-            reason = f"this helper speaks version {protocol.VERSION}: two versions of the package are installed"
-            raise RequestInvalid(argument="version", value=str(request.version), reason=reason)
-        if self._mounts is None:
-            self._workspace = Workspace(nbd_devices=request.nbd_devices, nbd_start=request.nbd_start)
-            self._mounts = Mounts(self._workspace, Owner(self._client_pid, request.worker))
-        return {"pid": os.getpid()}
-
-    def _close(self) -> int:
-        failures: list[str] = []
-        if self._mounts is not None:
-            failures += self._mounts.close()
-        if self._workspace is not None:
-            try:
-                self._workspace.close()
-            except TeardownError as error:
-                failures += error.failures
+    def _end(self, *, told_to_stop: bool) -> int:
+        failures = self._service.undo(also_kept=told_to_stop)
+        kept = self._service.holds_kept
+        self._say({protocol.FAREWELL: [failure[:1000] for failure in failures[:50]], "kept": kept})
+        self._channel.close()
+        if failures:
+            failures = self._service.undo_later()
+        if kept:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal is closed, and the mounts are still to be seen
+            failures = self._service.wait_for_end_of_kept(self._stop)
         for failure in failures:
             print(f"left behind: {failure}", file=sys.stderr)
         return 1 if failures else 0
@@ -126,11 +109,18 @@ def main(arguments: list[str]) -> int:
     path, uid = arguments
     # Ctrl-C is for the test process: it still needs us to tear down.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(PermissionError):  # the leader of its process group, where sudo ran us in its own stead
+        os.setsid()
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel.connect(path)
+    try:
+        channel.connect(path)
+    except OSError as error:
+        print(f"the test process does not listen at {path!r}: {error.strerror}", file=sys.stderr)
+        return 2
     peer_pid, peer_uid = protocol.peer(channel)
+    # The kernel's word for who is served. That sudo says so too, in SUDO_UID, is not: anybody can set that.
     if peer_uid != int(uid):
-        print(f"{Path(path)}: process {peer_pid} belongs to user {peer_uid}, not {uid}", file=sys.stderr)
+        print(f"{path!r}: process {peer_pid} belongs to user {peer_uid}, not {uid}", file=sys.stderr)
         return 2
     return Server(channel).serve()
 

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from .test_mounted_image import ImageBuilder
 
-pytestmark = pytest.mark.needs("root", "loop", "ext4", "mke2fs", "qemu-img")
+pytestmark = pytest.mark.needs("privileged", "loop", "ext4", "mke2fs", "qemu-img")
 
 SUITE = """
 import pytest
@@ -57,3 +57,47 @@ def test_the_deadline_names_who_holds_the_device(pytester: pytest.Pytester, imag
         """
     )
     pytester.runpytest_subprocess("--imagemount-nbd-devices=1").assert_outcomes(passed=1)
+
+
+WRITERS = """
+import pytest
+
+@pytest.mark.parametrize("number", range(8))
+def test_each_writes_alone(number, mounted_image):
+    with mounted_image({disk!r}, mode="rw") as image:
+        count = image / "count"
+        count.write_text(str(int(count.read_text()) + 1))
+"""
+
+
+def test_writers_of_one_image_take_turns(pytester: pytest.Pytester, image_factory: ImageBuilder) -> None:
+    disk = image_factory(fstype="ext4", content={"count": "0"})
+    pytester.makepyfile(WRITERS.format(disk=str(disk)))
+    pytester.runpytest_subprocess("-n", "4").assert_outcomes(passed=8)
+    pytester.makepyfile(
+        test_count=f"def test_count(mounted_image):\n"
+        f"    with mounted_image({str(disk)!r}) as image:\n"
+        f"        assert (image / 'count').read_text() == '8'\n"
+    )
+    pytester.runpytest_subprocess("test_count.py").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(("first", "second"), [("rw", "ro"), ("ro", "rw"), ("overlay", "rw")])
+def test_who_waits_for_an_image_is_told_for_whom(
+    first: str, second: str, pytester: pytest.Pytester, image_factory: ImageBuilder
+) -> None:
+    disk = image_factory(fstype="ext4")
+    pytester.makepyfile(
+        f"""
+        import pytest
+        from pytest_imagemount.errors import ImageBusy
+
+        def test_it(mounted_image):
+            with mounted_image({str(disk)!r}, mode={first!r}):
+                with pytest.raises(ImageBusy, match="test_it"):
+                    mounted_image({str(disk)!r}, mode={second!r}, timeout=2.2).__enter__()
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1)
+    result.stderr.fnmatch_lines(["imagemount: *.raw waits for the image; held by *test_it*"])

@@ -30,6 +30,8 @@ from pytest_imagemount.programs import run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_imagemount.factory import ImageFactory
+
 pytestmark = pytest.mark.needs("root", "nbd-netlink", "qemu", "qemu-img", "mke2fs", "ext4")
 
 MB = 1 << 20
@@ -57,7 +59,9 @@ class Disk:
         self.pool = NbdPool(folder, FIRST + 4, start=FIRST)
 
     def attach(self) -> nbd.NbdDevice:
-        return nbd.attach(self.daemon.nbd_socket, self.export, pool=self.pool, holder=US)
+        device = nbd.attach(self.daemon.nbd_socket, self.export, pool=self.pool, holder=US)
+        assert isinstance(device, nbd.NbdDevice)
+        return device
 
     def lease(self) -> Lease | Busy:
         return self.pool.try_lease(US)
@@ -354,7 +358,7 @@ def test_disconnect_takes_a_device_whoever_connected_it(disk: Disk) -> None:
 
 
 def test_disconnect_says_so_when_a_program_has_the_device_open(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nbd, "_GONE_TIMEOUT", 0.05)
+    monkeypatch.setattr(nbd, "GONE_TIMEOUT", 0.05)
     device = disk.attach()
     with pytest.raises(DeviceFailed, match="a program has it open"):
         nbd.disconnect(device.index)
@@ -368,21 +372,56 @@ def test_a_device_with_blocks_of_4096_bytes(disk: Disk) -> None:
     device.detach()
 
 
-def test_a_network_namespace_without_the_family_is_told_from_a_missing_module(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_module_is_named_with_its_remedy(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NbdNetlink, "open", classmethod(lambda cls: None))
-    with pytest.raises(CapabilityMissing, match="first network namespace only"):
-        disk.attach()
     monkeypatch.setattr(nbd, "module_loaded", lambda root: False)
     with pytest.raises(CapabilityMissing, match="modprobe nbd max_part=0"):
         disk.attach()
 
 
-def test_the_family_is_not_there_in_another_network_namespace(disk: Disk) -> None:
-    code = "import sys; from pytest_imagemount.engine.netlink import NbdNetlink; sys.exit(NbdNetlink.open() is None)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert subprocess.run(["unshare", "--net", sys.executable, "-c", code], check=False).returncode == 1
+IN_A_CONTAINER = """
+import sys
+from pathlib import Path
+from pytest_imagemount import mount_image
+from pytest_imagemount.engine.netlink import NbdNetlink
+assert NbdNetlink.open() is None
+for mode in ("ro", "overlay"):
+    with mount_image(sys.argv[1], backend="nbd", mode=mode) as image:
+        assert (image / "lost+found").is_dir()
+        state = Path("/sys/block") / Path(image.device).name
+        assert (state / "pid").exists()
+        if mode == "overlay":
+            (image / "written").write_text("x")
+    assert not (state / "pid").exists()
+    assert (state / "size").read_text() == "0\\n"
+with mount_image(sys.argv[1], backend="nbd") as image:
+    assert not (image / "written").exists()
+    print(image.device, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def container(image_factory: ImageFactory) -> Iterator[subprocess.Popen[str]]:
+    """A process in a network namespace of its own, where the kernel shows no netlink family, that holds a mount."""
+    image = image_factory(fstype="ext4", format="qcow2")
+    argv = ["unshare", "--net", sys.executable, "-c", IN_A_CONTAINER, str(image)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_a_container_with_a_network_of_its_own_has_nbd_too(container: subprocess.Popen[str]) -> None:
+    container.communicate(timeout=60)
+    assert container.returncode == 0
+
+
+def test_a_mount_in_a_container_is_gone_when_its_process_is_killed(container: subprocess.Popen[str]) -> None:
+    assert container.stdout is not None
+    index = int(container.stdout.readline().strip().removeprefix("/dev/nbd"))
+    assert not kernel_state(index).idle
+    container.kill()
+    assert wait_until(lambda: kernel_state(index).idle, 5)
 
 
 DIE = """

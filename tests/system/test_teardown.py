@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .test_mounted_image import ImageBuilder
 
-pytestmark = pytest.mark.needs("root", "loop", "ext4", "mke2fs")
+pytestmark = pytest.mark.needs("privileged", "loop", "ext4", "mke2fs")
 
 HOLDER = """
 import os, sys, time

@@ -55,6 +55,7 @@ CASES = [
     ("sudo", "never", "never"),
     ("nbd_devices", "4", 4),
     ("path", "/images", (Path("/images"),)),
+    ("signals", "never", "never"),
 ]
 
 
@@ -119,6 +120,7 @@ WRONG = [
     ("timeout", "nan", "expected a number of seconds above 0"),
     ("unavailable", "ignore", "expected fail or skip"),
     ("sudo", "always", "expected auto or never"),
+    ("signals", "always", "expected auto or never"),
     ("nbd_devices", "0", "expected a whole number from 1 up"),
     ("nbd_devices", "2.5", "expected a whole number from 1 up"),
 ]

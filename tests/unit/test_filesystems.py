@@ -35,4 +35,10 @@ def test_types_without_a_device_are_known() -> None:
     assert not filesystems.is_block_filesystem("tmpfs")
     assert not filesystems.is_block_filesystem("proc")
     assert filesystems.is_block_filesystem("ext4")
-    assert filesystems.is_block_filesystem("unheard-of")
+    assert not filesystems.is_block_filesystem("unheard-of")
+
+
+def test_types_whose_driver_is_not_loaded_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pathlib.Path.read_text", lambda _: "nodev\tproc\n")
+    assert filesystems.is_block_filesystem("xfs")
+    assert not filesystems.is_block_filesystem("overlay")

@@ -24,6 +24,7 @@ from tests.confinement import assert_confined
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_imagemount.confined import Change
     from pytest_imagemount.image_path import ImagePath
 
 CANARY = "this text is outside of the image"
@@ -498,6 +499,9 @@ class Unreadable:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return self._opener.open(path, flags, mode)
 
+    def change(self, change: Change) -> None:
+        self._opener.change(change)
+
     def close(self) -> None:
         self._opener.close()
 
@@ -801,7 +805,7 @@ def test_an_open_that_stays_disturbed_fails_at_a_deadline(monkeypatch: pytest.Mo
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(syscalls, "openat2", openat2)
-    monkeypatch.setattr("pytest_imagemount.image_root._RACE_SECONDS", 0.01)
+    monkeypatch.setattr("pytest_imagemount.confined._RACE_SECONDS", 0.01)
     with pytest.raises(BlockingIOError) as caught:
         (image / "etc/hostname").stat()
     assert caught.value.filename == "disk.qcow2:/etc/hostname"

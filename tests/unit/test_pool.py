@@ -136,9 +136,10 @@ def test_the_note_says_who_holds_it_and_goes_with_the_lease(folder: Path, sys_ro
         "test": "test_a.py::test_a",
         "image": "disk.qcow2",
         "since": US.since,
+        "tag": "",
     }
     lease.release()
-    assert [path.name for path in folder.iterdir()] == ["nbd0.lock"]
+    assert {path.name for path in folder.iterdir()} == {"line", "nbd0.lock"}
 
 
 def test_the_lock_file_survives_and_stays_empty(folder: Path, sys_root: Path) -> None:
@@ -304,3 +305,36 @@ def test_a_lock_folder_of_somebody_else_is_refused(unprivileged: Path) -> None:
 
 def test_pool_and_folders_agree_on_the_lock_folder() -> None:
     assert lock_folder is folders.lock_folder
+
+
+def test_who_came_first_is_served_first(sys_root: Path, tmp_path: Path) -> None:
+    pool = NbdPool(tmp_path, 1, sys_root=sys_root)
+    held = pool.try_lease(Holder(1, test="holds it"))
+    assert isinstance(held, Lease)
+    first, second = (Holder(1, test=name, tag=name) for name in ("first", "second"))
+    assert isinstance(pool.try_lease(first), Busy)
+    assert isinstance(pool.try_lease(second), Busy)
+    held.release()
+    late = pool.try_lease(Holder(1, test="late"))
+    assert isinstance(late, Busy)
+    assert late.holders[-1] == "2 waiting before this one"
+    assert isinstance(pool.try_lease(second), Busy)
+    lease = pool.try_lease(first)
+    assert isinstance(lease, Lease)
+    lease.release()
+    lease = pool.try_lease(second)
+    assert isinstance(lease, Lease)
+    lease.release()
+
+
+def test_who_gives_up_does_not_hold_up_the_others(sys_root: Path, tmp_path: Path) -> None:
+    pool = NbdPool(tmp_path, 1, sys_root=sys_root)
+    held = pool.try_lease(Holder(1))
+    assert isinstance(held, Lease)
+    assert isinstance(pool.try_lease(Holder(1, tag="first")), Busy)
+    assert isinstance(pool.try_lease(Holder(1, tag="second")), Busy)
+    held.release()
+    pool.give_up("first")
+    lease = pool.try_lease(Holder(1, tag="second"))
+    assert isinstance(lease, Lease)
+    lease.release()

@@ -1,0 +1,124 @@
+"""What the helper does for its client, request by request, apart from how requests come."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ..engine.workspace import Owner, Workspace
+from ..errors import RequestInvalid, TeardownError
+from . import protocol
+from .operations import Busy, Mounts
+
+if TYPE_CHECKING:
+    import socket
+
+_MOST_DEVICES = 1024
+"""NBD devices: each costs a lock file."""
+
+
+class Service:
+    """The mounts of one client, process ``pid`` of user ``uid``."""
+
+    def __init__(self, pid: int, uid: int) -> None:
+        self._pid, self._uid = pid, uid
+        self._mounts: Mounts | None = None
+        self._workspace: Workspace | None = None
+
+    def handle(self, request: protocol.Request, received: list[int], sent: list[int]) -> dict[str, Any]:
+        """The answer to ``request``.
+
+        :param received: descriptors that came with it; those that are taken over are removed from the list
+        :param sent: where descriptors are put that shall go with the answer, to be closed then
+        :raises ImageMountError: what is wrong with it, or went wrong
+        """
+        if isinstance(request, protocol.Configure):
+            return self._configure(request)
+        if self._mounts is None:
+            raise RequestInvalid(argument="operation", value=repr(request.operation), reason="configure comes first")
+        match request:
+            case protocol.Open():
+                result = self._mounts.open(request, received)
+                if isinstance(result, Busy):
+                    return {"busy": list(result.holders), "what": result.what}
+                return {"facts": result.to_wire()}
+            case protocol.Release():
+                self._mounts.release(request.mount)
+                return {"released": request.mount}
+            case protocol.Keep():
+                self._mounts.keep(request.mount)
+                return {"kept": request.mount}
+            case protocol.Reclaim():
+                from .reclaim import reclaim_for
+
+                return {"report": reclaim_for(self._uid, dry_run=request.dry_run).to_wire()}
+            case protocol.OpenInside() | protocol.ChangeInside():
+                return self._inside(self._mounts, request, sent)
+            case protocol.Status():
+                return {"mounts": self._mounts.status()}
+
+    @property
+    def holds_kept(self) -> bool:
+        """Whether something is held that shall outlive the client."""
+        return self._mounts is not None and self._mounts.kept
+
+    def undo(self, *, also_kept: bool) -> list[str]:
+        """Undo everything that is not kept, and if nothing is held then, the rest; a line for each step that failed."""
+        failures = self._mounts.close(also_kept=also_kept) if self._mounts is not None else []
+        return failures if failures or self.holds_kept else self._close_workspace()
+
+    def undo_later(self) -> list[str]:
+        """As :meth:`undo`, for some time: what is busy now need not be so for long."""
+        if self._mounts is None:
+            return self._close_workspace()
+        from .keeping import linger
+
+        failures = linger(self._mounts)
+        return failures if failures or self.holds_kept else self._close_workspace()
+
+    def wait_for_end_of_kept(self, stop: socket.socket) -> list[str]:
+        """Hold what is kept until it was unmounted by hand, or until ``stop`` is readable; then undo everything."""
+        assert self._mounts is not None
+        from .keeping import wait_for_end_of_kept
+
+        wait_for_end_of_kept(self._mounts, stop)
+        return self.undo(also_kept=True)
+
+    def _inside(
+        self, mounts: Mounts, request: protocol.OpenInside | protocol.ChangeInside, sent: list[int]
+    ) -> dict[str, Any]:
+        from .inside import change_inside, open_inside
+
+        # An errno is the answer to the request; what root_of raises is a failure of ours.
+        root = mounts.root_of(request.mount)
+        try:
+            if isinstance(request, protocol.OpenInside):
+                sent.append(open_inside(root, request))
+                return {"opened": request.mount}
+            change_inside(root, request)
+            return {"changed": request.mount}
+        except OSError as error:
+            return {"errno": error.errno}
+        finally:
+            os.close(root)
+
+    def _configure(self, request: protocol.Configure) -> dict[str, Any]:
+        if request.version != protocol.VERSION:
+            reason = f"this helper speaks version {protocol.VERSION}: two versions of the package are installed"
+            raise RequestInvalid(argument="version", value=str(request.version), reason=reason)
+        if not 1 <= request.nbd_devices <= _MOST_DEVICES or request.nbd_start < 0:
+            value = f"{request.nbd_devices}, from {request.nbd_start}"
+            raise RequestInvalid(argument="nbd_devices", value=value, reason=f"must be 1 to {_MOST_DEVICES}")
+        if self._mounts is None:
+            self._workspace = Workspace(uid=self._uid, nbd_devices=request.nbd_devices, nbd_start=request.nbd_start)
+            self._mounts = Mounts(self._workspace, Owner(self._pid, request.worker))
+        return {"pid": os.getpid()}
+
+    def _close_workspace(self) -> list[str]:
+        if self._workspace is None:
+            return []
+        try:
+            self._workspace.close()
+        except TeardownError as error:
+            return list(error.failures)
+        return []
