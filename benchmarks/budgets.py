@@ -45,8 +45,8 @@ def _budgets(found: Mapping[str, Results]) -> Iterator[Budget]:
         yield from _cycles(found["cycles"])
     if "unused" in found:
         results = found["unused"]
-        added = difference(results.outcome(unused.WITH), results.outcome(unused.WITHOUT))
-        yield _duration("plugin installed, not used", added, 0.010)
+        added = difference(results.outcome(unused.WITH), results.outcome(unused.WITHOUT), unused.PROCESSOR)
+        yield _duration("plugin installed, not used (processor time)", added, 0.010)
     if "first" in found:
         raw = found["first"].outcome(first_mount.RAW)
         yield _duration("start of the helper", raw.median("helper"), 0.150)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,21 +12,30 @@ from pytest_imagemount.engine.folders import run_folder
 from pytest_imagemount.engine.loop import tag_of
 from pytest_imagemount.engine.mountinfo import mounts
 
-_PROGRAMS = ("qemu-storage-daemon", "qemu-nbd", "pytest_imagemount.helper")
+_HELPER = "pytest_imagemount.helper"
+_PROGRAMS = ("qemu-storage-daemon", "qemu-nbd", _HELPER)
 
 
 def snapshot(*, own_processes: bool = True) -> frozenset[str]:
-    """One line for each thing that exists now, ours or not; the difference of two snapshots is what leaked.
+    """One line for each thing that exists now; the difference of two snapshots is what leaked.
+
+    What belongs to other test runs on this machine that are alive is left out; what nobody alive owns is not.
 
     :param own_processes: count helper processes and what they started; False leaves out those of this test process,
         whose helper lives until the end of the run
     """
     lines = [f"mount {entry.source} ({entry.fstype}) at {entry.target}" for entry in mounts()]
     lines += loops() + nbds() + mappings() + locks()
-    lines += [f"process {pid}: {command}" for pid, command in processes() if own_processes or not _is_ours(pid)]
+    found = processes()
+    others = {pid for pid, command in found if _HELPER in command and _of_another_run(pid)}
+    for pid, command in found:
+        if not others.intersection([pid, *_ancestors(pid)]) and (own_processes or not _is_ours(pid)):
+            lines.append(f"process {pid}: {command}")
     if own_processes:
         lines += [f"run folder {entry}" for entry in run_folder().iterdir()]
-    return frozenset(lines)
+    # A helper's folder, and by it its devices, are called after its pid.
+    tokens = re.compile("|".join(rf"[/:]{pid}-\w+[/:]|/{pid}-\w+$" for pid in others) or "(?!)")
+    return frozenset(line for line in lines if not tokens.search(line))
 
 
 def loops() -> list[str]:
@@ -74,12 +84,23 @@ def processes() -> list[tuple[int, str]]:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether this process is an ancestor of ``pid``."""
+    """Whether this process is ``pid`` or an ancestor of it."""
+    return os.getpid() in (pid, *_ancestors(pid))
+
+
+def _of_another_run(helper: int) -> bool:
+    """Whether the helper has a parent that is alive and nothing of ours."""
+    ancestors = _ancestors(helper)
+    return len(ancestors) > 1 and os.getpid() not in ancestors
+
+
+def _ancestors(pid: int) -> list[int]:
+    """The parent of ``pid``, its parent, and so on to init; empty where it has ended."""
+    found: list[int] = []
     while pid > 1:
-        if pid == os.getpid():
-            return True
         try:
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
-            return False
-    return False
+            break
+        found.append(pid)
+    return found

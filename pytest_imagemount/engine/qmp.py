@@ -45,8 +45,15 @@ class Command:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def encode(self, serial: int) -> bytes:
-        """The line that asks for it."""
-        return json.dumps({"execute": self.name, "arguments": self.arguments, "id": serial}).encode() + b"\n"
+        """The line that asks for it, as short as can be.
+
+        qemu 7.2 reads the monitor byte by byte, with some seven system calls each: 4 µs a byte, and a hundred times that
+        in User-Mode Linux.
+        """
+        message = {"execute": self.name, "arguments": self.arguments, "id": serial}
+        if not self.arguments:
+            del message["arguments"]
+        return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,8 @@ class Mounts:
                     self.release(number)
                 except TeardownError as error:
                     failures += error.failures
+                except OSError as error:  # of the journal: the others have their turn all the same
+                    failures.append(f"mount {number}: {error}")
         if not self._held:
             self._journal.close()
         return failures
