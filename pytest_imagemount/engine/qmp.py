@@ -47,8 +47,8 @@ class Command:
     def encode(self, serial: int) -> bytes:
         """The line that asks for it, as short as can be.
 
-        qemu 7.2 reads the monitor byte by byte, with some seven system calls each: 4 µs a byte, and a hundred times that
-        in User-Mode Linux.
+        qemu 7.2 reads the monitor byte by byte, with some seven system calls each: 4 µs a byte, and a hundred times
+        that in User-Mode Linux.
         """
         message = {"execute": self.name, "arguments": self.arguments, "id": serial}
         if not self.arguments:
