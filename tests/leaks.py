@@ -30,7 +30,7 @@ def snapshot(*, own_processes: bool = True) -> frozenset[str]:
     others = {pid for pid, command in found if _HELPER in command and _of_another_run(pid)}
     for pid, command in found:
         if not others.intersection([pid, *_ancestors(pid)]) and (own_processes or not _is_ours(pid)):
-            lines.append(f"process {pid}: {command}")
+            lines.append(f"process {pid}: {command[:100]}")
     if own_processes:
         lines += [f"run folder {entry}" for entry in run_folder().iterdir()]
     # A helper's folder, and by it its devices, are called after its pid.
@@ -79,7 +79,7 @@ def processes() -> list[tuple[int, str]]:
             with suppress(OSError):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 if any(program in command for program in _PROGRAMS):
-                    found.append((int(entry.name), command[:100]))
+                    found.append((int(entry.name), command))
     return found
 
 
