@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .loop_mount import attach_loop
@@ -34,8 +35,14 @@ class FuseMount(Mount):
         export = daemon.export_file(node, path, writable=not self._readonly)
         undo.push(f"remove the FUSE export {path.name}", lambda: daemon.remove_export(export))
         self._fd = os.open(path, (os.O_RDONLY if self._readonly else os.O_RDWR) | os.O_CLOEXEC)
-        undo.push(f"close {path.name}", lambda: os.close(self._fd))
+        undo.push(f"close {path.name}", self._close_export)
         return FileReader(self._fd, os.fstat(self._fd).st_size)
+
+    def _close_export(self) -> None:
+        # Closing asks the daemon, and where that is dead the kernel answers ENOTCONN; the descriptor is closed all the
+        # same (close(2)), and must not be closed again.
+        with suppress(OSError):
+            os.close(self._fd)
 
     def _map(self, undo: UndoStack, window: Window) -> LoopDevice:
         return attach_loop(self, self._fd, window, undo)
