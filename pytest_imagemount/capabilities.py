@@ -181,7 +181,7 @@ TABLE = {
             "nbd-netlink",
             "Block devices",
             "NBD devices in milliseconds, gone at the last unmount",
-            "have nbd, and start the container with --network=host; without it qemu-nbd serves, slower",
+            "have nbd, and start the container with --network=host; without it a thread serves by ioctl",
             probes.nbd_netlink,
         ),
         Capability(
