@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .engine.image import identify
-from .engine.partitions import read_table
 from .engine.reader import FileReader, Window
 from .engine.superblock import probe, probe_reader
+from .engine.tables.read import read_table
 from .engine.text import human_size, printable
 from .errors import ImageMountError
 from .image_files import find_image, open_image
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .engine.image import Image
-    from .engine.partitions import PartitionTable
     from .engine.reader import Reader
     from .engine.superblock import Superblock
+    from .engine.tables.read import PartitionTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def _disk(image: Image) -> Iterator[Reader]:
     if image.format == "raw":
         yield FileReader(image.fd, image.virtual_size)
         return
-    from .engine.nbd_client import NbdReader, open_export
+    from .engine.nbd.client import NbdReader, open_export
     from .engine.workspace import Workspace
 
     with Workspace() as workspace:

@@ -87,7 +87,7 @@ def nbd_driver(here: Capabilities) -> str | None:
 def nbd_netlink(here: Capabilities) -> str | None:
     if here["nbd"] is not None:
         return "there is no nbd"
-    from .engine.netlink import NbdNetlink
+    from .engine.nbd.netlink import NbdNetlink
 
     # Only now: asked for a family that it does not know, the kernel would load its module.
     driver = NbdNetlink.open()

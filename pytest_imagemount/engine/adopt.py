@@ -135,6 +135,6 @@ def _disconnect(disk: BlockDeviceFacts) -> None:
     if disk.name.startswith("loop"):
         loop.clear(f"/dev/{disk.name}")
     else:
-        from . import nbd
+        from .nbd import attach as nbd
 
         nbd.disconnect(int(disk.name.removeprefix("nbd")))

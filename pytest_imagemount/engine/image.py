@@ -8,8 +8,8 @@ import stat
 from dataclasses import dataclass
 
 from ..errors import ImageInvalid
-from .content import Content
-from .formats import detect, normalise
+from .formats.content import Content
+from .formats.known import detect, normalise
 
 _NOT_A_FILE = {
     stat.S_IFDIR: "a folder",

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from ..errors import FilesystemNotMountable, MountFailed, RequestInvalid, StageError, TeardownError
 from . import filesystems, syscalls
 from .image_lock import lock_image
-from .partitions import read_table
 from .reader import FileReader, Reader, Window
-from .selection import select
 from .superblock import Superblock, probe, probe_reader
+from .tables.read import read_table
+from .tables.selection import select
 from .target import Target
 from .undo import UndoStack, deadline
 from .unmounting import unmount
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .adopt import AdoptedMount
     from .image import Image
-    from .partitions import Partition, PartitionTable
+    from .tables.read import Partition, PartitionTable
 
 MODES = ("ro", "overlay", "rw")
 BACKENDS = ("auto", "loop", "nbd", "fuse")
@@ -263,7 +263,7 @@ class Mount:
             assert self.window is not None
             self.device = self._map(undo, self.window)
             if self.partition_nodes and self.table:
-                from .partition_nodes import add_nodes
+                from .tables.partition_nodes import add_nodes
 
                 self.nodes = add_nodes(self.device, self.table, undo)
 

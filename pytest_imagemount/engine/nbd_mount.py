@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import nbd
 from .mount import Mount
-from .nbd_client import NbdReader, open_export
-from .pool import Holder
-from .qemu import open_disk
+from .nbd import attach as nbd
+from .nbd.client import NbdReader, open_export
+from .nbd.pool import Holder
+from .qemu.daemon import open_disk
 
 if TYPE_CHECKING:
-    from .nbd_ioctl import IoctlDevice
-    from .pool import Lease
+    from .nbd.ioctl_device import IoctlDevice
+    from .nbd.pool import Lease
     from .reader import Reader, Window
     from .undo import UndoStack
 

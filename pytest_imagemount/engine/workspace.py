@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from .pool import NbdPool
-    from .qemu import StorageDaemon
+    from .nbd.pool import NbdPool
+    from .qemu.daemon import StorageDaemon
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Workspace:
     @property
     def daemon(self) -> StorageDaemon:
         """The storage daemon, started at the first use and anew after it died."""
-        from .qemu import StorageDaemon
+        from .qemu.daemon import StorageDaemon
 
         if self._daemon is not None and not self._daemon.alive:
             self._daemon.stop()
@@ -99,7 +99,7 @@ class Workspace:
     @property
     def pool(self) -> NbdPool:
         """The leases of NBD devices, shared with every process of the machine."""
-        from .pool import NbdPool, lock_folder
+        from .nbd.pool import NbdPool, lock_folder
 
         if self._pool is None:
             self._pool = NbdPool(lock_folder(), self.nbd_devices, self.nbd_start)

@@ -11,7 +11,7 @@ import re
 import uuid
 from dataclasses import dataclass
 
-from ..engine.partition_types import GPT_TYPES, MBR_TYPES
+from ..engine.tables.partition_types import GPT_TYPES, MBR_TYPES
 from ..errors import RequestInvalid
 
 _NAMESPACE = uuid.UUID("5d5ee8b9-3ee5-4f56-a8b4-3d2f7d6c1e09")

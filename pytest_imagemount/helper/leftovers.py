@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from ..engine import loop
 from ..engine.block_devices import facts, parent
 from ..engine.held_folder import TOKEN
-from ..engine.nbd_state import SYS, kernel_state
-from ..engine.pool import BACKEND_PREFIX
+from ..engine.nbd.pool import BACKEND_PREFIX
+from ..engine.nbd.state import SYS, kernel_state
 from ..engine.processes import ProcessId
 from ..errors import DeviceFailed
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..engine import loop
 from ..engine.mountinfo import MountEntry, mounts
-from ..engine.nbd_state import kernel_state
+from ..engine.nbd.state import kernel_state
 from ..engine.processes import ProcessId, start_time
 from ..engine.undo import patience
 from ..engine.unmounting import unmount_entry
@@ -174,7 +174,7 @@ def _detach(device: OurDevice, folder: Path) -> None:
 
 
 def _disconnect(device: OurDevice, _: Path) -> None:
-    from ..engine import nbd
+    from ..engine.nbd import attach as nbd
 
     if kernel_state(device.index).backend == device.mark:
         nbd.disconnect(device.index)

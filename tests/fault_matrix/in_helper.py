@@ -17,7 +17,7 @@ from pytest_imagemount.engine.fuse_mount import FuseMount
 from pytest_imagemount.engine.loop import LoopDevice
 from pytest_imagemount.engine.loop_mount import LoopMount
 from pytest_imagemount.engine.mount import Mount, State
-from pytest_imagemount.engine.nbd import NbdDevice
+from pytest_imagemount.engine.nbd.attach import NbdDevice
 from pytest_imagemount.engine.nbd_mount import NbdMount
 from pytest_imagemount.helper_start import helper_argv
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from pytest_imagemount.engine import loop, syscalls
 from pytest_imagemount.engine.folders import lock_folder, run_folder
 from pytest_imagemount.engine.mountinfo import MountEntry, mounts
-from pytest_imagemount.engine.nbd_state import kernel_state
-from pytest_imagemount.engine.netlink import NbdNetlink
-from pytest_imagemount.engine.pool import BACKEND_PREFIX
+from pytest_imagemount.engine.nbd.netlink import NbdNetlink
+from pytest_imagemount.engine.nbd.pool import BACKEND_PREFIX
+from pytest_imagemount.engine.nbd.state import kernel_state
 from pytest_imagemount.engine.undo import wait_until
 from pytest_imagemount.factory.images import build_image
 

@@ -11,9 +11,9 @@ import pytest
 from pytest_imagemount import Mount
 from pytest_imagemount.engine import loop, syscalls
 from pytest_imagemount.engine.mount import State
-from pytest_imagemount.engine.partition_nodes import add_nodes
-from pytest_imagemount.engine.partitions import read_table
 from pytest_imagemount.engine.reader import FileReader, Window
+from pytest_imagemount.engine.tables.partition_nodes import add_nodes
+from pytest_imagemount.engine.tables.read import read_table
 from pytest_imagemount.engine.undo import UndoStack
 from pytest_imagemount.errors import DeviceFailed, StageError
 

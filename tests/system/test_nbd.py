@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_imagemount.engine import nbd, syscalls
+from pytest_imagemount.engine import syscalls
 from pytest_imagemount.engine.image import identify
-from pytest_imagemount.engine.nbd_client import NbdReader, open_export
-from pytest_imagemount.engine.nbd_state import kernel_state
-from pytest_imagemount.engine.netlink import NbdNetlink
-from pytest_imagemount.engine.pool import Busy, Holder, Lease, NbdPool
-from pytest_imagemount.engine.qemu import StorageDaemon, open_disk
+from pytest_imagemount.engine.nbd import attach as nbd
+from pytest_imagemount.engine.nbd.client import NbdReader, open_export
+from pytest_imagemount.engine.nbd.netlink import NbdNetlink
+from pytest_imagemount.engine.nbd.pool import Busy, Holder, Lease, NbdPool
+from pytest_imagemount.engine.nbd.state import kernel_state
+from pytest_imagemount.engine.qemu.daemon import StorageDaemon, open_disk
 from pytest_imagemount.engine.reader import Window
 from pytest_imagemount.engine.undo import UndoStack, wait_until
 from pytest_imagemount.errors import CapabilityMissing, DeviceFailed, DevicesBusy
@@ -383,7 +384,7 @@ IN_A_CONTAINER = """
 import sys
 from pathlib import Path
 from pytest_imagemount import mount_image
-from pytest_imagemount.engine.netlink import NbdNetlink
+from pytest_imagemount.engine.nbd.netlink import NbdNetlink
 assert NbdNetlink.open() is None
 for mode in ("ro", "overlay"):
     with mount_image(sys.argv[1], backend="nbd", mode=mode) as image:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_imagemount.engine import loop, qemu_removal
+from pytest_imagemount.engine import loop
 from pytest_imagemount.engine.image import identify
 from pytest_imagemount.engine.mountinfo import mounts
-from pytest_imagemount.engine.nbd_client import NbdError, NbdReader, open_export
-from pytest_imagemount.engine.qemu import StorageDaemon, open_disk
+from pytest_imagemount.engine.nbd.client import NbdError, NbdReader, open_export
+from pytest_imagemount.engine.qemu import removal as qemu_removal
+from pytest_imagemount.engine.qemu.daemon import StorageDaemon, open_disk
 from pytest_imagemount.engine.reader import Window
 from pytest_imagemount.engine.undo import UndoStack, wait_until
 from pytest_imagemount.errors import (
@@ -155,7 +156,7 @@ def test_the_daemon_is_started_by_the_first_image_and_ended_by_stop(tmp_path: Pa
 def test_a_daemon_that_is_not_installed_is_named_with_its_package(
     tmp_path: Path, qcow2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_imagemount.engine.qemu_process.find_program", lambda name: None)
+    monkeypatch.setattr("pytest_imagemount.engine.qemu.process.find_program", lambda name: None)
     with opened(qcow2) as descriptor, pytest.raises(CapabilityMissing, match="install package qemu-system-common"):
         StorageDaemon(tmp_path).add_image(descriptor, "qcow2", image="disk.qcow2", readonly=True)
 
@@ -419,7 +420,7 @@ def test_what_a_dying_daemon_printed_is_in_the_error(tmp_path: Path, monkeypatch
     script = tmp_path / "qemu-storage-daemon"
     script.write_text("#!/bin/sh\nyes 'out of luck' | head -n 20000 >&2\necho 'the last word' >&2\nexit 7\n")
     script.chmod(0o755)
-    monkeypatch.setattr("pytest_imagemount.engine.qemu_process.find_program", lambda name: str(script))
+    monkeypatch.setattr("pytest_imagemount.engine.qemu.process.find_program", lambda name: str(script))
     with opened(script) as descriptor, pytest.raises(DeviceFailed, match="ended with exit status 7") as caught:
         StorageDaemon(tmp_path).add_image(descriptor, "raw", image="disk.raw", readonly=True)
     assert "out of luck" in str(caught.value)
@@ -429,7 +430,7 @@ def test_what_a_dying_daemon_printed_is_in_the_error(tmp_path: Path, monkeypatch
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from pytest_imagemount.engine.qemu import StorageDaemon
+from pytest_imagemount.engine.qemu.daemon import StorageDaemon
 daemon = StorageDaemon(Path(sys.argv[1]))
 daemon.add_image(os.open(sys.argv[2], os.O_RDONLY), "qcow2", image="disk.qcow2", readonly=True)
 if len(sys.argv) > 3:

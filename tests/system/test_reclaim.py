@@ -23,7 +23,7 @@ import pytest
 from pytest_imagemount import cli, processes
 from pytest_imagemount.engine import folders, loop, syscalls
 from pytest_imagemount.engine.mountinfo import mounts
-from pytest_imagemount.engine.nbd_state import kernel_state
+from pytest_imagemount.engine.nbd.state import kernel_state
 from pytest_imagemount.engine.processes import start_time
 from pytest_imagemount.engine.reader import Window
 from pytest_imagemount.engine.undo import wait_until

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_imagemount.engine.partitions import read_table
 from pytest_imagemount.engine.reader import FileReader, Window
+from pytest_imagemount.engine.tables.read import read_table
 from pytest_imagemount.errors import RequestInvalid
 from pytest_imagemount.factory import Partition, build_image
 from pytest_imagemount.factory.layout import Extent, plan
@@ -22,7 +22,7 @@ from .image_readers import sfdisk_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_imagemount.engine.partition_table import PartitionTable
+    from pytest_imagemount.engine.tables.partition_table import PartitionTable
 
 MIB = 1 << 20
 UUID = "12345678-9abc-4def-8123-456789abcdef"

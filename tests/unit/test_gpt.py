@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_imagemount.engine.partitions import PartitionTable, read_table
 from pytest_imagemount.engine.reader import FileReader, Window
+from pytest_imagemount.engine.tables.read import PartitionTable, read_table
 from pytest_imagemount.errors import ImageMountError, PartitionTableInvalid
 from pytest_imagemount.programs import run
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_imagemount.engine.nbd_client import Export, NbdError, NbdReader, handshake, open_export
+from pytest_imagemount.engine.nbd.client import Export, NbdError, NbdReader, handshake, open_export
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_imagemount.engine import netlink
-from pytest_imagemount.engine.netlink import Message, NbdNetlink
+from pytest_imagemount.engine.nbd import netlink
+from pytest_imagemount.engine.nbd.netlink import Message, NbdNetlink
 
 FAMILY = 0x22
 LITTLE = sys.byteorder == "little"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_imagemount.engine.partition_types import GPT_TYPES, MBR_TYPES, root_type_name
-from pytest_imagemount.engine.partitions import Partition, PartitionTable, read_table
 from pytest_imagemount.engine.reader import Window
-from pytest_imagemount.engine.selection import select
 from pytest_imagemount.engine.superblock import AMBIVALENT, Superblock
+from pytest_imagemount.engine.tables.partition_types import GPT_TYPES, MBR_TYPES, root_type_name
+from pytest_imagemount.engine.tables.read import Partition, PartitionTable, read_table
+from pytest_imagemount.engine.tables.selection import select
 from pytest_imagemount.errors import (
     DeviceFailed,
     ImageBusy,

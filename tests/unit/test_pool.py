@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_imagemount.engine import folders
-from pytest_imagemount.engine.nbd_state import NbdState, kernel_state, module_loaded
-from pytest_imagemount.engine.pool import Busy, Holder, Lease, NbdPool, lock_folder
+from pytest_imagemount.engine.nbd.pool import Busy, Holder, Lease, NbdPool, lock_folder
+from pytest_imagemount.engine.nbd.state import NbdState, kernel_state, module_loaded
 from pytest_imagemount.errors import CapabilityMissing
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ US = Holder(os.getpid(), "gw0", "test_a.py::test_a", "disk.qcow2")
 HOLD = """
 import sys
 from pathlib import Path
-from pytest_imagemount.engine.pool import Holder, NbdPool
+from pytest_imagemount.engine.nbd.pool import Holder, NbdPool
 lease = NbdPool(Path(sys.argv[1]), 1, sys_root=Path(sys.argv[2])).try_lease(Holder(77, "gw3", "test_b", "b.qcow2", 0))
 print(lease.index, flush=True)
 sys.stdin.read()
@@ -240,7 +240,7 @@ def test_a_file_system_without_flock_is_an_error_and_never_a_soft_lock(
 
 
 def test_filelock_is_not_imported_before_the_first_lease() -> None:
-    code = "import sys, pytest_imagemount.engine.pool; sys.exit('filelock' in sys.modules)"
+    code = "import sys, pytest_imagemount.engine.nbd.pool; sys.exit('filelock' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_imagemount.engine.qmp import Command, Event, QmpClient, QmpError, QmpLost, QmpTimeout
+from pytest_imagemount.engine.qemu.qmp import Command, Event, QmpClient, QmpError, QmpLost, QmpTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -202,6 +202,6 @@ def test_what_is_not_qmp_is_told(line: bytes) -> None:
 
 
 def test_a_line_without_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_imagemount.engine.qmp._MAX_LINE", 1000)
+    monkeypatch.setattr("pytest_imagemount.engine.qemu.qmp._MAX_LINE", 1000)
     with talking_to(lambda peer: peer.connection.sendall(b"x" * 2000)) as client, pytest.raises(QmpLost, match="1000"):
         client.negotiate()

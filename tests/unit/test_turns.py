@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_imagemount.engine.turns import Line
+from pytest_imagemount.engine.nbd.turns import Line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_place_that_is_left_twice_is_left_once(line: Line, tmp_path: Path) -> 
 
 def test_the_place_of_a_killed_process_is_nobodys(line: Line, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pytest_imagemount.engine.turns import Line\n"
+        "import sys; from pathlib import Path; from pytest_imagemount.engine.nbd.turns import Line\n"
         "place = Line(Path(sys.argv[1])).join(); print('waits', flush=True); sys.stdin.read()"
     )
     folder = tmp_path / "line"

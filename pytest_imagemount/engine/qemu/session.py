@@ -6,8 +6,8 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceFailed
-from .qemu_process import DaemonProcess
+from ...errors import DeviceFailed
+from .process import DaemonProcess
 from .qmp import Command, Event, QmpClient, QmpError, QmpLost, QmpTimeout
 
 if TYPE_CHECKING:

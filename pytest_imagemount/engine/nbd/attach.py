@@ -8,21 +8,21 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..errors import CapabilityMissing, DeviceFailed, DevicesBusy
-from . import nbd_ioctl
-from .nbd_client import open_export
-from .nbd_device import GONE_TIMEOUT, ByNetlink, NbdDevice
-from .nbd_order import Order, refused_by_kernel, still_there
-from .nbd_state import SYS, NbdState, kernel_state, module_loaded
+from ...errors import CapabilityMissing, DeviceFailed, DevicesBusy
+from ..undo import wait_until
+from . import ioctl_device as nbd_ioctl
+from .client import open_export
+from .device import GONE_TIMEOUT, ByNetlink, NbdDevice
 from .netlink import NbdNetlink
+from .order import Order, refused_by_kernel, still_there
 from .pool import BACKEND_PREFIX, Busy, Holder, Lease
-from .undo import wait_until
+from .state import SYS, NbdState, kernel_state, module_loaded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from .nbd_ioctl import IoctlDevice
+    from .ioctl_device import IoctlDevice
     from .pool import NbdPool
 
 __all__ = ["NbdDevice", "NbdState", "attach", "disconnect", "kernel_state", "lease_device", "module_loaded"]

@@ -6,9 +6,9 @@ import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..text import printable
 from .content import decode_name
 from .qcow2_clusters import Tables, end_is_missing
-from .text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from .folders import lock_folder
-from .nbd_state import SYS, NbdState, kernel_state
+from ..folders import lock_folder
+from .state import SYS, NbdState, kernel_state
 from .turns import Line
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING
 
-from ..errors import CapabilityMissing
-from ..programs import environment, find_program, not_found
-from . import syscalls
-from .undo import patience
+from ...errors import CapabilityMissing
+from ...programs import environment, find_program, not_found
+from .. import syscalls
+from ..undo import patience
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import DeviceFailed
+from ...errors import DeviceFailed
+from ..undo import patience
 from .qmp import QmpError
-from .undo import patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .qemu_session import QemuSession
+    from .session import QemuSession
 
 _TIMEOUT = 5.0
 # How long to wait for an event before a refused removal is tried again all the same.

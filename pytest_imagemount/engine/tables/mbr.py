@@ -10,14 +10,14 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..reader import Window
 from .partition_table import Partition, PartitionTable, limit_warnings, overlaps
 from .partition_types import MBR_TYPES
-from .reader import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .reader import Reader
+    from ..reader import Reader
 
 # An MBR does not say what its sectors are. 512 is what the kernel assumes of a loop or NBD device.
 SECTOR = 512

@@ -6,12 +6,12 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import DeviceFailed
+from ...errors import DeviceFailed
 
 if TYPE_CHECKING:
     import socket
 
-    from .nbd_client import Export
+    from .client import Export
     from .pool import Lease
 
 

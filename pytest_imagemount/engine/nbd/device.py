@@ -10,11 +10,11 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import DeviceFailed
-from .nbd_order import Order, refused_by_kernel, still_there
-from .nbd_state import NbdState, kernel_state
+from ...errors import DeviceFailed
+from ..undo import wait_until
 from .netlink import DISCONNECT_ON_CLOSE, NbdNetlink
-from .undo import wait_until
+from .order import Order, refused_by_kernel, still_there
+from .state import NbdState, kernel_state
 
 if TYPE_CHECKING:
     from .pool import Lease

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ImageMountError
+from ...errors import ImageMountError
 
 if TYPE_CHECKING:
     import socket

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ..errors import CapabilityMissing, DeviceFailed, ImageBusy, ImageInvalid
+from ...errors import CapabilityMissing, DeviceFailed, ImageBusy, ImageInvalid
 
 if TYPE_CHECKING:
-    from ..errors import ImageMountError
+    from ...errors import ImageMountError
     from .qmp import QmpError
 
 # QMP has one error class for nearly everything, so the text is all there is. These are the texts of qemu's block layer,

@@ -12,12 +12,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DeviceFailed
+from ...errors import DeviceFailed
 
 if TYPE_CHECKING:
-    from .mount import Device
-    from .partitions import PartitionTable
-    from .undo import UndoStack
+    from ..mount import Device
+    from ..undo import UndoStack
+    from .read import PartitionTable
 
 _BLKPG = 0x1269
 _BLKPG_ADD_PARTITION = 1

@@ -6,10 +6,10 @@ import errno
 import os
 from pathlib import Path
 
-from ..programs import run
-from . import syscalls
-from .mountinfo import mounts
-from .undo import wait_until
+from ...programs import run
+from .. import syscalls
+from ..mountinfo import mounts
+from ..undo import wait_until
 
 _TIMEOUT = 1.0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import ImageInvalid, ImageUnsafe
-from .reader import FileReader
-from .text import printable
+from ...errors import ImageInvalid, ImageUnsafe
+from ..reader import FileReader
+from ..text import printable
 
 _HEAD_SIZE = 4096
 _GET_A_WHOLE_COPY = "get a whole copy of it"

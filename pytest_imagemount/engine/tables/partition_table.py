@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from .text import human_size, printable
+from ..text import human_size, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .reader import Window
+    from ..reader import Window
 
 _MOST_ROWS = 256
 _MOST_WARNINGS = 32

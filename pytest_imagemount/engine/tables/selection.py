@@ -6,16 +6,16 @@ import platform
 import re
 from typing import TYPE_CHECKING
 
-from ..errors import PartitionAmbiguous, PartitionNotFound, PartitionRequired, RequestInvalid
+from ...errors import PartitionAmbiguous, PartitionNotFound, PartitionRequired, RequestInvalid
+from ..text import printable
 from .partition_types import root_type_name
-from .text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..reader import Window
+    from ..superblock import Superblock
     from .partition_table import Partition, PartitionTable
-    from .reader import Window
-    from .superblock import Superblock
 
     Probe = Callable[[Window], Superblock | None]
 

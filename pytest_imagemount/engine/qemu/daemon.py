@@ -14,20 +14,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceFailed, ImageUnsafe, RequestInvalid
+from ...errors import DeviceFailed, ImageUnsafe, RequestInvalid
 from .dead_fuse import unmount_dead
-from .qemu_errors import refusal
-from .qemu_removal import remove_export, remove_node
-from .qemu_session import QemuSession
 from .qmp import Command, QmpError, QmpLost
+from .refusals import refusal
+from .removal import remove_export, remove_node
+from .session import QemuSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .image import Image
-    from .reader import Window
-    from .undo import UndoStack
+    from ..image import Image
+    from ..reader import Window
+    from ..undo import UndoStack
 
 _KNOW_BACKING_FILES = frozenset({"qcow", "qcow2", "qed", "vmdk"})
 

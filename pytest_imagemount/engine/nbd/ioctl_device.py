@@ -16,14 +16,14 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..errors import DeviceFailed
-from .nbd_state import kernel_state
-from .undo import wait_until
+from ...errors import DeviceFailed
+from ..undo import wait_until
+from .state import kernel_state
 
 if TYPE_CHECKING:
     import socket
 
-    from .nbd_client import Export
+    from .client import Export
     from .pool import Lease
 
 _SET_SOCK = 0xAB00

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import DeviceFailed, ImageMountError
+from ...errors import DeviceFailed, ImageMountError
 from .gpt import read_gpt
 from .mbr import read_mbr
 from .partition_table import Partition, PartitionTable
 
 if TYPE_CHECKING:
-    from .reader import Reader
+    from ..reader import Reader
 
 __all__ = ["Partition", "PartitionTable", "read_table"]
 

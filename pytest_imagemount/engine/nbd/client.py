@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import ImageMountError
+from ...errors import ImageMountError
 
 if TYPE_CHECKING:
     from types import TracebackType

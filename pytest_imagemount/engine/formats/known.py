@@ -4,7 +4,7 @@ Names are those of qemu's drivers. The name of the file takes no part: only its 
 
 A magic number at the start decides. Two formats also have a trailer (a fixed-size VHD has nothing but that), and any
 raw disk may end in the same bytes, by chance or because who filled the disk wished it. So a trailer alone decides only
-when all of it is consistent, see :func:`.format_vhd.claims_vpc` and :func:`.format_others.claims_dmg`; and what it
+when all of it is consistent, see :func:`.vhd.claims_vpc` and :func:`.others.claims_dmg`; and what it
 decides can do no harm: neither kind, as accepted here, can name another file.
 
 LUKS content is raw: the encrypted volume is what a mount of the disk finds, not a format of the disk.
@@ -15,8 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import FormatMismatch, RequestInvalid
-from . import format_others, format_qcow, format_qcow2, format_vhd, format_vmdk
+from ...errors import FormatMismatch, RequestInvalid
+from . import others as format_others
+from . import qcow as format_qcow
+from . import qcow2 as format_qcow2
+from . import vhd as format_vhd
+from . import vmdk as format_vmdk
 
 if TYPE_CHECKING:
     from collections.abc import Callable

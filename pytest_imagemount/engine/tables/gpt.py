@@ -16,15 +16,15 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import PartitionTableInvalid
+from ...errors import PartitionTableInvalid
+from ..reader import Window
 from .partition_table import Partition, PartitionTable, limit_warnings, overlaps
 from .partition_types import GPT_TYPES
-from .reader import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .reader import Reader
+    from ..reader import Reader
 
 SECTOR_SIZES = (512, 4096)
 

@@ -1,0 +1,1 @@
+"""Image formats: which one a file's content is, and what its header says."""

@@ -1,0 +1,1 @@
+"""The kernel's NBD devices: leased from a pool, connected, taken down."""

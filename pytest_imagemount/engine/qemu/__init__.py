@@ -1,0 +1,1 @@
+"""One qemu-storage-daemon, driven by QMP."""

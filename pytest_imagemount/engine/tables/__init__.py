@@ -1,0 +1,1 @@
+"""Partition tables: read, shown, and chosen from."""
