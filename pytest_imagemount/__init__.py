@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine.mount import Mount
+    from .engine.wanted import Wanted
     from .engine.workspace import Workspace
     from .errors import ImageMountError
     from .factory import Directory, File, ImageFactory, Partition, Symlink, build_image
@@ -30,6 +31,7 @@ _HOMES = {
     "MountedImage": ".mounted_image",
     "Partition": ".factory",
     "Symlink": ".factory",
+    "Wanted": ".engine.wanted",
     "Workspace": ".engine.workspace",
     "attach_image": ".library",
     "build_image": ".factory",
@@ -47,6 +49,7 @@ __all__ = [
     "MountedImage",
     "Partition",
     "Symlink",
+    "Wanted",
     "Workspace",
     "attach_image",
     "build_image",

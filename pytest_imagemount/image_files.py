@@ -5,13 +5,80 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ImageInvalid, ImageNotFound, ImageUnreadable, RequestInvalid
+from .keys import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
+
+
+Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""The path of an image, or those of several that belong together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Open files of one request: ``roles`` has a word for each of ``descriptors``, see ``Open`` of the protocol."""
+
+    source: Path
+    roles: tuple[str, ...]
+    descriptors: tuple[int, ...]
+
+
+class Files:
+    """The files of one mount, as the caller names them.
+
+    ``name`` is the image's, for messages. A secret is kept in memory until the files are opened.
+    """
+
+    def __init__(
+        self,
+        image: Images,
+        folders: Sequence[Path],
+        mode: str,
+        *,
+        mountpoint: str | os.PathLike[str] | None = None,
+        passphrase: str | bytes | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        first, *self._members = [image] if isinstance(image, str | os.PathLike) else list(image)
+        self.name = os.fspath(first)
+        self._folders = folders
+        self._mode = mode
+        self._mountpoint = mountpoint
+        self._key = Key.of(passphrase, key_file)
+
+    @contextmanager
+    def opened(self) -> Iterator[Opened]:
+        """Find and open them with the caller's own privilege; they are closed at the end.
+
+        :raises ImageNotFound: listing where it looked
+        :raises ImageUnreadable: the caller may not read one, or for mode ``rw`` not write it
+        :raises RequestInvalid: the mount point or the key file is none
+        """
+        with ExitStack() as closing:
+            opened: list[tuple[str, int]] = []
+
+            def take(role: str, descriptor: int) -> None:
+                opened.append((role, descriptor))
+                closing.callback(os.close, descriptor)
+
+            source = find_image(self.name, self._folders)
+            take("image", open_image(source, self.name, self._mode))
+            for member in self._members:
+                path = find_image(os.fspath(member), self._folders)
+                take(f"member:{path}", open_image(path, os.fspath(member), self._mode))
+            if self._mountpoint is not None:
+                take("mountpoint", open_mountpoint(self._mountpoint))
+            if self._key is not None:
+                take("key", self._key.open())
+            yield Opened(source, *zip(*opened, strict=True))
 
 
 def find_image(image: str, folders: Sequence[Path]) -> Path:

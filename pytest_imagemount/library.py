@@ -13,12 +13,13 @@ from .session import MountSession
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .image_files import Images
     from .mounted_image import BlockDevice, MountedImage
     from .pending import Pending
 
 
 def mount_image(
-    image: str | os.PathLike[str],
+    image: Images,
     partition: int | str | None = None,
     *,
     format: str | None = None,
@@ -28,6 +29,13 @@ def mount_image(
     mountpoint: str | os.PathLike[str] | None = None,
     backend: str | None = None,
     timeout: float | None = None,
+    volume: str | None = None,
+    subvolume: str | None = None,
+    passphrase: str | bytes | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    verity: str | None = None,
+    architecture: str | None = None,
+    overlay_size: int | None = None,
 ) -> Pending[MountedImage]:
     """A context manager that mounts ``image``, as :meth:`.session.MountSession.mount` says.
 
@@ -44,11 +52,18 @@ def mount_image(
         mountpoint=mountpoint,
         backend=backend,
         timeout=timeout,
+        volume=volume,
+        subvolume=subvolume,
+        passphrase=passphrase,
+        key_file=key_file,
+        verity=verity,
+        architecture=architecture,
+        overlay_size=overlay_size,
     )
 
 
 def attach_image(
-    image: str | os.PathLike[str],
+    image: Images,
     partition: int | str | None = None,
     *,
     format: str | None = None,
@@ -56,10 +71,26 @@ def attach_image(
     partitions: bool = False,
     backend: str | None = None,
     timeout: float | None = None,
+    volume: str | None = None,
+    passphrase: str | bytes | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    verity: str | None = None,
+    overlay_size: int | None = None,
 ) -> Pending[BlockDevice]:
     """A context manager that attaches ``image``, as :meth:`.session.MountSession.attach` says; see also mount_image."""
     return _session().attach(
-        image, partition, format=format, mode=mode, partitions=partitions, backend=backend, timeout=timeout
+        image,
+        partition,
+        format=format,
+        mode=mode,
+        partitions=partitions,
+        backend=backend,
+        timeout=timeout,
+        volume=volume,
+        passphrase=passphrase,
+        key_file=key_file,
+        verity=verity,
+        overlay_size=overlay_size,
     )
 
 

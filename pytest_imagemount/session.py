@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from .client import current_client
 from .errors import CapabilityMissing, ImageMountError, RequestInvalid, TeardownError
 from .facts import DeviceFacts, MountFacts
 from .helper.protocol import Open, Release
-from .image_files import find_image, open_image, open_mountpoint
+from .image_files import Files
 from .keep import KeepFailed, kept_text
 from .mounted_image import BlockDevice, MountedImage
 from .pending import LIVE, Pending
@@ -19,6 +18,7 @@ from .signals import Deferred
 from .waiting import Wait
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from types import TracebackType
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from .client import Client
     from .config import Settings
+    from .image_files import Images
 
 
 class MountSession:
@@ -119,7 +120,7 @@ class MountSession:
 
     def mount(
         self,
-        image: str | os.PathLike[str],
+        image: Images,
         partition: int | str | None = None,
         *,
         format: str | None = None,
@@ -129,13 +130,21 @@ class MountSession:
         mountpoint: str | os.PathLike[str] | None = None,
         backend: str | None = None,
         timeout: float | None = None,
+        volume: str | None = None,
+        subvolume: str | None = None,
+        passphrase: str | bytes | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+        verity: str | None = None,
+        architecture: str | None = None,
+        overlay_size: int | None = None,
     ) -> Pending[MountedImage]:
         """A context manager that mounts ``image`` and gives a :class:`~.mounted_image.MountedImage`.
 
         :param image: path of the image; a relative one is looked for in the folders of ``imagemount_path``, then in
-            rootdir, then beside the test
+            rootdir, then beside the test. A list of paths: the disks of one array or volume group
         :param partition: None when the image itself holds the file system; 1, 2, … as in the partition table;
-            ``"PARTLABEL=…"``, ``"PARTUUID=…"``, ``"LABEL=…"``, ``"UUID=…"``, ``"TYPE=…"``; ``"auto"`` or -1
+            ``"PARTLABEL=…"``, ``"PARTUUID=…"``, ``"LABEL=…"``, ``"UUID=…"``, ``"TYPE=…"``; ``"auto"`` or -1;
+            ``"lv:GROUP/VOLUME"``, wherever in the image its volume group is
         :param format: ``"raw"``, ``"qcow2"``, …; None detects it from the content
         :param mode: ``"ro"``: not a byte of the image changes; ``"overlay"``: writable, and thrown away at teardown;
             ``"rw"``: writes reach the image
@@ -144,21 +153,41 @@ class MountSession:
         :param mountpoint: an existing empty folder to mount at; None makes one
         :param backend: ``"auto"``, ``"loop"``, ``"nbd"``, ``"fuse"``; None takes the setting
         :param timeout: seconds to wait for a device; None takes the setting
+        :param volume: ``"GROUP/VOLUME"`` of LVM in the partition
+        :param subvolume: of btrfs, by its path from the top: ``"@home"``
+        :param passphrase: of LUKS. It is in no log and no journal, and on no command line
+        :param key_file: of LUKS, instead
+        :param verity: root hash of dm-verity, hexadecimal: data that does not fit it cannot be read
+        :param architecture: whose root partition ``"auto"`` means, as ``"aarch64"``; None is this machine's
+        :param overlay_size: bytes that mode ``"overlay"`` may take; None is as many as there are
         :raises ImageMountError: on entering, whatever the reason; nothing is left behind
         """
-        request = self._request(image, partition, format, mode, fstype, options, backend)
+        request = {
+            "partition": partition,
+            "format": format,
+            "mode": mode,
+            "fstype": fstype,
+            "options": (options,) if isinstance(options, str) else tuple(options),
+            "backend": self._settings.backend if backend is None else backend,
+            "volume": volume,
+            "subvolume": subvolume,
+            "verity": verity,
+            "architecture": architecture,
+            "overlay_size": overlay_size,
+        }
+        files = Files(image, self._folders, mode, mountpoint=mountpoint, passphrase=passphrase, key_file=key_file)
 
         def open_it(pending: Pending[MountedImage]) -> MountedImage:
-            facts = self._ask(pending, image, request, mountpoint, timeout)
+            facts = self._ask(pending, files, request, timeout)
             with Deferred():  # a descriptor of the mount that an interrupt let drop would keep it busy
                 known = MountFacts.from_wire(facts)
                 return MountedImage(known, pending.release, opener=pending.opener(known.mountpoint))
 
-        return Pending(self, str(image), open_it, MountedImage.unmount)
+        return Pending(self, files.name, open_it, MountedImage.unmount)
 
     def attach(
         self,
-        image: str | os.PathLike[str],
+        image: Images,
         partition: int | str | None = None,
         *,
         format: str | None = None,
@@ -166,6 +195,11 @@ class MountSession:
         partitions: bool = False,
         backend: str | None = None,
         timeout: float | None = None,
+        volume: str | None = None,
+        passphrase: str | bytes | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+        verity: str | None = None,
+        overlay_size: int | None = None,
     ) -> Pending[BlockDevice]:
         """A context manager that makes ``image`` a block device and gives a :class:`~.mounted_image.BlockDevice`.
 
@@ -176,59 +210,42 @@ class MountSession:
         if partitions and partition is not None:
             reason = "a partition has no partition nodes; leave out partition="
             raise RequestInvalid(argument="partitions", value="True", reason=reason)
-        request = self._request(image, partition, format, mode, None, (), backend)
-        request = {**request, "attach_only": True, "partition_nodes": partitions}
-
-        def open_it(pending: Pending[BlockDevice]) -> BlockDevice:
-            facts = self._ask(pending, image, request, None, timeout)
-            return BlockDevice(DeviceFacts.from_wire(facts), pending.release)
-
-        return Pending(self, str(image), open_it, BlockDevice.detach)
-
-    def _request(
-        self,
-        image: str | os.PathLike[str],
-        partition: int | str | None,
-        format: str | None,
-        mode: str,
-        fstype: str | None,
-        options: Sequence[str] | str,
-        backend: str | None,
-    ) -> dict[str, Any]:
-        return {
-            "name": os.fspath(image),
+        request = {
             "partition": partition,
             "format": format,
             "mode": mode,
-            "fstype": fstype,
-            "options": (options,) if isinstance(options, str) else tuple(options),
             "backend": self._settings.backend if backend is None else backend,
-            "test": self.test,
-            "attach_only": False,
-            "partition_nodes": False,
+            "attach_only": True,
+            "partition_nodes": partitions,
+            "volume": volume,
+            "verity": verity,
+            "overlay_size": overlay_size,
         }
+        files = Files(image, self._folders, mode, passphrase=passphrase, key_file=key_file)
+
+        def open_it(pending: Pending[BlockDevice]) -> BlockDevice:
+            facts = self._ask(pending, files, request, timeout)
+            return BlockDevice(DeviceFacts.from_wire(facts), pending.release)
+
+        return Pending(self, files.name, open_it, BlockDevice.detach)
 
     def _ask(
-        self,
-        pending: Pending[Any],
-        image: str | os.PathLike[str],
-        request: dict[str, Any],
-        mountpoint: str | os.PathLike[str] | None,
-        timeout: float | None,
+        self, pending: Pending[Any], files: Files, request: dict[str, Any], timeout: float | None
     ) -> dict[str, Any]:
-        with ExitStack() as descriptors:
-            path = find_image(os.fspath(image), self._folders)
-            fds = [open_image(path, request["name"], request["mode"])]
-            descriptors.callback(os.close, fds[0])
-            if mountpoint is not None:
-                fds.append(open_mountpoint(mountpoint))
-                descriptors.callback(os.close, fds[1])
+        with files.opened() as opened:
             try:
                 with Deferred():  # a helper that is half started is nobody's
                     client = current_client(self._settings, worker=self._worker, nbd_start=self._nbd_start)
                     mount = pending.claim(client)
-                open_request = Open(mount=mount, source=str(path), **request)
-                return self._until_free(pending, client, open_request, tuple(fds), timeout)
+                open_request = Open(
+                    mount=mount,
+                    name=files.name,
+                    source=str(opened.source),
+                    test=self.test,
+                    carries=opened.roles,
+                    **request,
+                )
+                return self._until_free(pending, client, open_request, opened.descriptors, timeout)
             except CapabilityMissing as missing:
                 if self._unavailable is not None:
                     self._unavailable(missing)

@@ -28,7 +28,7 @@ class FuseMount(Mount):
 
     def _attach(self, undo: UndoStack) -> Reader:
         daemon = self.workspace.daemon
-        node = open_disk(daemon, self.image, self.mode, self.workspace.make_scratch_file, undo)
+        node = open_disk(daemon, self.image, self.wanted.mode, self.workspace.make_scratch_file, undo)
         path = self.workspace.fresh_path("export")
         path.touch(mode=0o600)
         undo.push(f"remove {path.name}", path.unlink)

@@ -30,10 +30,10 @@ def attach_loop(mount: Mount, fd: int, window: Window, undo: UndoStack) -> loop.
         fd,
         window,
         image=mount.image.name,
-        readonly=mount.mode == "ro",
+        readonly=mount.wanted.readonly,
         tag=mount.tag,
-        sector_size=mount.table.sector_size if mount.table and mount.partition_nodes else 512,
-        partition_nodes=mount.partition_nodes,
+        sector_size=mount.table.sector_size if mount.table and mount.wanted.partition_nodes else 512,
+        partition_nodes=mount.wanted.partition_nodes,
         node_folder=mount.workspace.call,
     )
     undo.push(f"detach {device.path}", device.detach)

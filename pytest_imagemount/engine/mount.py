@@ -25,19 +25,16 @@ from .tables.selection import select
 from .target import Target
 from .undo import UndoStack, deadline
 from .unmounting import unmount
+from .wanted import Wanted
 from .workspace import Owner, Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
     from .adopt import AdoptedMount
     from .image import Image
     from .tables.read import Partition, PartitionTable
-
-MODES = ("ro", "overlay", "rw")
-BACKENDS = ("auto", "loop", "nbd", "fuse")
 
 # Once a step of a close has failed: how long the steps after it may take together. What they undo is most likely held
 # by what the failed one left.
@@ -89,14 +86,10 @@ class Mount:
     Use it as a context manager for all three, or call ``attach``, ``map``, ``mount`` and ``unmount``, ``unmap``,
     ``detach`` one by one.
 
-    :param partition: as for the fixture: None, a number, ``"auto"`` or -1, or ``KEY=value``
-    :param fstype: the kernel's name of the file system type; None takes it from the superblock
-    :param options: further mount options
+    :param wanted: which part of the image, and mounted how; None is all of it, read-only
     :param mountpoint: an existing empty folder, as a path or as the descriptor that a :class:`~.target.Target` holds;
         None makes one in the workspace
     :param number: of this mount in its workspace, for its ``tag``; None takes the next
-    :param whole: with ``partition=None``, take the whole disk even when it has a partition table (to attach it, not
-        to mount it)
     """
 
     backend: ClassVar[str]
@@ -105,30 +98,19 @@ class Mount:
         self,
         image: Image,
         workspace: Workspace,
+        wanted: Wanted | None = None,
         *,
-        partition: int | str | None = None,
-        mode: str = "ro",
-        fstype: str | None = None,
-        options: Sequence[str] = (),
         mountpoint: Path | Target | None = None,
-        whole: bool = False,
-        partition_nodes: bool = False,
         owner: Owner | None = None,
         number: int | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise RequestInvalid(argument="mode", value=repr(mode), reason=f"must be one of {', '.join(MODES)}")
         self.image = image
         self.workspace = workspace
-        self.wanted = partition
-        self.mode = mode
-        self.wanted_fstype = fstype
-        self.flags, self.data = filesystems.split_options(options)
+        self.wanted = wanted or Wanted()
+        self.flags, self.data = filesystems.split_options(self.wanted.options)
         self.wanted_target = Target.at(mountpoint) if isinstance(mountpoint, Path) else mountpoint
         self.target = self.wanted_target
         self.tag = f"{workspace.token}:{workspace.next_number() if number is None else number}"
-        self.whole = whole
-        self.partition_nodes = partition_nodes
         self.owner = owner or Owner(os.getpid())
         self.state = State.NEW
         self.reader: Reader | None = None
@@ -146,15 +128,10 @@ class Mount:
     def for_format(
         image: Image,
         workspace: Workspace,
+        wanted: Wanted | None = None,
         *,
-        partition: int | str | None = None,
-        mode: str = "ro",
         backend: str = "auto",
-        fstype: str | None = None,
-        options: Sequence[str] = (),
         mountpoint: Path | Target | None = None,
-        whole: bool = False,
-        partition_nodes: bool = False,
         owner: Owner | None = None,
         number: int | None = None,
     ) -> Mount:
@@ -165,21 +142,10 @@ class Mount:
         """
         from .backends import choose
 
-        module, name = choose(backend, image, mode)
+        wanted = wanted or Wanted()
+        module, name = choose(backend, image, wanted.mode)
         driver: type[Mount] = getattr(import_module(module), name)
-        return driver(
-            image,
-            workspace,
-            partition=partition,
-            mode=mode,
-            fstype=fstype,
-            options=options,
-            mountpoint=mountpoint,
-            whole=whole,
-            partition_nodes=partition_nodes,
-            owner=owner,
-            number=number,
-        )
+        return driver(image, workspace, wanted, mountpoint=mountpoint, owner=owner, number=number)
 
     @staticmethod
     def for_device(device: str | os.PathLike[str]) -> AdoptedMount:
@@ -199,7 +165,7 @@ class Mount:
 
     @property
     def _readonly(self) -> bool:
-        return self.mode == "ro"
+        return self.wanted.readonly
 
     def __enter__(self) -> Self:
         self.open()
@@ -250,7 +216,7 @@ class Mount:
         """
         self._require("attach", State.NEW)
         with self._stage(State.ATTACHED) as undo:
-            lock = lock_image(self.image.fd, self.image.name, exclusive=self.mode == "rw")
+            lock = lock_image(self.image.fd, self.image.name, exclusive=self.wanted.mode == "rw")
             undo.push("unlock the image", lock.release)
             self.reader = self._attach(undo)
 
@@ -262,7 +228,7 @@ class Mount:
             self._choose(self.reader)
             assert self.window is not None
             self.device = self._map(undo, self.window)
-            if self.partition_nodes and self.table:
+            if self.wanted.partition_nodes and self.table:
                 from .tables.partition_nodes import add_nodes
 
                 self.nodes = add_nodes(self.device, self.table, undo)
@@ -305,14 +271,14 @@ class Mount:
 
     def _choose(self, reader: Reader) -> None:
         whole_disk = Window(0, reader.size)
-        whole = self.whole and self.wanted is None
-        if not whole or self.partition_nodes:  # a disk with a corrupt table can still be attached
+        whole = self.wanted.whole and self.wanted.partition is None
+        if not whole or self.wanted.partition_nodes:  # a disk with a corrupt table can still be attached
             self.table = read_table(reader, self.image.name)
         if whole:
             self.window = whole_disk
             return
         self.partition = select(
-            self.table, self.wanted, self.image.name, probe=lambda window: self._probe(reader, window)
+            self.table, self.wanted.partition, self.image.name, probe=lambda window: self._probe(reader, window)
         )
         self.window = self.partition.window if self.partition else whole_disk
 
@@ -333,8 +299,8 @@ class Mount:
         else:
             found = probe(device.fd, Window(0, self.window.size), image=self.image.name)
         self.superblock = found
-        if self.wanted_fstype is not None:
-            return self.wanted_fstype
+        if self.wanted.fstype is not None:
+            return self.wanted.fstype
         if found is not None and found.usage == "filesystem":
             return found.type
         place = self.partition.number if self.partition else None

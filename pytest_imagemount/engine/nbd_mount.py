@@ -35,7 +35,7 @@ class NbdMount(Mount):
         lease = self._lease = nbd.lease_device(self.workspace.pool, self._holder)
         undo.push("give back the NBD device", lease.release)
         daemon = self.workspace.daemon
-        self._node = open_disk(daemon, self.image, self.mode, self.workspace.make_scratch_file, undo)
+        self._node = open_disk(daemon, self.image, self.wanted.mode, self.workspace.make_scratch_file, undo)
         export = daemon.export_nbd(self._node, writable=False)
         undo.push(f"remove the NBD export {export}", lambda: daemon.remove_export(export))
         reader = NbdReader(*open_export(daemon.nbd_socket, export))
@@ -57,7 +57,7 @@ class NbdMount(Mount):
             holder=self._holder,
             lease=lease,
             tag=self.tag,
-            block_size=self.table.sector_size if self.table and self.partition_nodes else 512,
+            block_size=self.table.sector_size if self.table and self.wanted.partition_nodes else 512,
         )
         undo.push(f"detach {device.path}", device.detach)
         return device

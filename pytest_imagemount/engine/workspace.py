@@ -139,6 +139,8 @@ class Workspace:
         if self._daemon is not None:
             self._daemon.stop()
             self._daemon = None
+        if self._pool is not None:
+            self._pool.leave()
         self._undo.close("the folder of this process")
 
 

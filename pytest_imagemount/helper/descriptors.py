@@ -7,10 +7,52 @@ from __future__ import annotations
 
 import fcntl
 import os
+import reprlib
 import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..engine.target import Target
 from ..errors import RequestInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The descriptors of a request by what they are for; ``members`` and ``files`` by their names. Not owned."""
+
+    image: int
+    mountpoint: int | None = None
+    key: int | None = None
+    members: tuple[tuple[str, int], ...] = ()
+    files: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, roles: Sequence[str], descriptors: Sequence[int]) -> Self:
+        """Sort ``descriptors``, for each of which ``roles`` has a word.
+
+        :raises RequestInvalid: more or fewer of them than words, an unknown word, the image not first or a second one
+        """
+        found: dict[str, int] = {}
+        named: dict[str, list[tuple[str, int]]] = {"member": [], "file": []}
+        for role, descriptor in zip(roles, descriptors, strict=False):
+            kind, _, name = role.partition(":")
+            if kind in named and name:
+                named[kind].append((name, descriptor))
+            elif role in ("image", "mountpoint", "key") and role not in found:
+                found[role] = descriptor
+        if len(roles) != len(descriptors) or "image" not in found or roles[0] != "image":
+            known = False
+        else:
+            known = len(found) + sum(map(len, named.values())) == len(roles)
+        if not known:
+            value = f"{', '.join(roles)} with {len(descriptors)} descriptors"
+            reason = "one word a descriptor: image, mountpoint, key, member:NAME or file:PATH, and image first"
+            raise RequestInvalid(argument="carries", value=reprlib.repr(value), reason=reason)
+        return cls(**found, members=tuple(named["member"]), files=tuple(named["file"]))
 
 
 def require_image(fd: int, name: str, mode: str) -> None:

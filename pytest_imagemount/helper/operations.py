@@ -13,9 +13,10 @@ from ..engine.image import identify
 from ..engine.mount import Mount, State
 from ..engine.processes import ProcessId
 from ..engine.undo import deadline as shared_deadline
+from ..engine.wanted import Wanted
 from ..errors import DevicesBusy, ImageLocked, RequestInvalid, TeardownError
 from ..facts import DeviceFacts, MountFacts
-from .descriptors import require_image, require_mountpoint
+from .descriptors import Carried, require_image, require_mountpoint
 from .journal import Journal, Record
 from .who import who_are
 
@@ -68,9 +69,7 @@ class Mounts:
         """
         if request.mount in self._held:
             raise RequestInvalid(argument="mount", value=str(request.mount), reason="this number is in use")
-        if not descriptors or len(descriptors) > 2:
-            raise RequestInvalid(argument="descriptors", value=str(len(descriptors)), reason="one image, one folder")
-        mount = self._prepare(request, descriptors)
+        mount = self._prepare(request, Carried.of(request.carries, descriptors))
         self._reclaim_once()
         held = _Held(mount, self._record(request), [])
         self._journal.write(held.record)
@@ -187,21 +186,30 @@ class Mounts:
         for item in report.left:
             print(f"left by a run before this one: {item}", file=sys.stderr)
 
-    def _prepare(self, request: Open, descriptors: list[int]) -> Mount:
-        require_image(descriptors[0], request.name, request.mode)
-        target = require_mountpoint(descriptors[1], self._workspace.uid) if len(descriptors) == 2 else None
-        image = identify(descriptors[0], request.name, request.format)
+    def _prepare(self, request: Open, carried: Carried) -> Mount:
+        require_image(carried.image, request.name, request.mode)
+        uid = self._workspace.uid
+        target = None if carried.mountpoint is None else require_mountpoint(carried.mountpoint, uid)
+        image = identify(carried.image, request.name, request.format)
+        wanted = Wanted(
+            partition=request.partition,
+            mode=request.mode,
+            fstype=request.fstype,
+            options=request.options,
+            whole=request.attach_only,
+            partition_nodes=request.partition_nodes,
+            volume=request.volume,
+            subvolume=request.subvolume,
+            verity=request.verity,
+            architecture=request.architecture,
+            overlay_size=request.overlay_size,
+        )
         return Mount.for_format(
             image,
             self._workspace,
-            partition=request.partition,
-            mode=request.mode,
+            wanted,
             backend=request.backend,
-            fstype=request.fstype,
-            options=request.options,
             mountpoint=target,
-            whole=request.attach_only,
-            partition_nodes=request.partition_nodes,
             owner=replace(self._owner, test=request.test),
             number=request.mount,
         )
@@ -248,7 +256,7 @@ def _mount_facts(request: Open, mount: Mount) -> MountFacts:
         fstype=mount.fstype,
         label=found.label if found else None,
         uuid=found.uuid if found else None,
-        mode=mount.mode,
+        mode=mount.wanted.mode,
         backend=mount.backend,
         mountpoint=mount.mountpoint,
     )
@@ -263,7 +271,7 @@ def _device_facts(request: Open, mount: Mount) -> DeviceFacts:
         format=mount.image.format,
         partition=mount.partition.number if mount.partition else None,
         size=mount.window.size,
-        mode=mount.mode,
+        mode=mount.wanted.mode,
         backend=mount.backend,
         partitions=tuple(mount.nodes.items()),
     )

@@ -18,7 +18,7 @@ import select
 import socket
 import struct
 from array import array
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestInvalid
@@ -31,7 +31,7 @@ MAX_MESSAGE = 128 * 1024
 """Bytes of the largest message; a longer one is refused before it is parsed."""
 FAREWELL = "farewell"
 """Name in the helper's last message: the lines that tell what is left behind. ``kept``: it lives on for kept mounts."""
-_MAX_DESCRIPTORS = 4
+_MAX_DESCRIPTORS = 32
 _MAX_INT = 1 << 63
 _INT = struct.Struct("i")
 
@@ -49,21 +49,32 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Attach an image and, unless ``attach_only``, mount it. Carries the image's descriptor, then the mount point's."""
+    """Attach an image and, unless ``attach_only``, mount it.
+
+    ``carries`` says what each descriptor that comes along is: ``image``, always the first; ``mountpoint``;
+    ``key``, a memfd with a passphrase or a key; ``member:NAME``, a further image of the same array;
+    ``file:PATH``, a file that the image refers to and may. Fields with a default may be left out of the message.
+    """
 
     operation: ClassVar[str] = "open"
     mount: int
     name: str
     source: str
-    partition: int | str | None
-    format: str | None
-    mode: str
-    fstype: str | None
-    options: tuple[str, ...]
-    backend: str
-    test: str
-    attach_only: bool
-    partition_nodes: bool
+    partition: int | str | None = None
+    format: str | None = None
+    mode: str = "ro"
+    fstype: str | None = None
+    options: tuple[str, ...] = ()
+    backend: str = "auto"
+    test: str = ""
+    attach_only: bool = False
+    partition_nodes: bool = False
+    volume: str | None = None
+    subvolume: str | None = None
+    verity: str | None = None
+    architecture: str | None = None
+    overlay_size: int | None = None
+    carries: tuple[str, ...] = ("image",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +139,16 @@ _KINDS: dict[str, type[Request]] = {
     kind.operation: kind for kind in (Configure, Open, Release, Status, Keep, Reclaim, OpenInside, ChangeInside)
 }
 
-# The types of fields, written as the dataclasses write them.
+# The types and the defaults of fields, by operation and field.
+_TYPES = {name: {field.name: str(field.type) for field in fields(kind)} for name, kind in _KINDS.items()}
+_DEFAULTS = {name: {field.name: field.default for field in fields(kind)} for name, kind in _KINDS.items()}
+
+# What JSON has for each type, written as the dataclasses write it.
 _CHECKS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "bool": (bool,),
     "str": (str,),
+    "int | None": (int, type(None)),
     "str | None": (str, type(None)),
     "int | str | None": (int, str, type(None)),
     "tuple[str, ...]": (list,),
@@ -140,14 +156,17 @@ _CHECKS: dict[str, tuple[type, ...]] = {
 
 
 def encode_request(request: Request) -> dict[str, Any]:
-    """The request as JSON values."""
-    return {"operation": request.operation, **asdict(request)}
+    """The request as JSON values, without the fields that have their default."""
+    given = {name: getattr(request, name) for name in _DEFAULTS[request.operation]}
+    defaults = _DEFAULTS[request.operation]
+    return {"operation": request.operation, **{name: it for name, it in given.items() if it != defaults[name]}}
 
 
 def decode_request(value: dict[str, Any]) -> Request:
     """The request in a message.
 
-    :raises RequestInvalid: an unknown operation, or a field that is missing, unknown or of another type
+    :raises RequestInvalid: an unknown operation, or a field that is unknown, of another type, or missing without having
+        a default
     """
     operation = value.get("operation")
     kind = _KINDS.get(operation) if isinstance(operation, str) else None
@@ -155,11 +174,12 @@ def decode_request(value: dict[str, Any]) -> Request:
         reason = f"must be one of {', '.join(_KINDS)}"
         raise RequestInvalid(argument="operation", value=reprlib.repr(operation), reason=reason)
     given = {name: content for name, content in value.items() if name not in ("operation", "sequence")}
-    known = {field.name: str(field.type) for field in fields(kind)}
-    if unknown := given.keys() ^ known.keys():
-        reason = f"{operation} takes exactly {', '.join(known) or 'nothing'}"
-        raise RequestInvalid(argument="fields", value=reprlib.repr(sorted(unknown)), reason=reason)
-    return kind(**{name: _checked(name, given[name], kind_name) for name, kind_name in known.items()})
+    known = _TYPES[kind.operation]
+    needed = {name for name, default in _DEFAULTS[kind.operation].items() if default is MISSING}
+    if wrong := (given.keys() - known.keys()) | (needed - given.keys()):
+        reason = f"{operation} takes {', '.join(known) or 'nothing'}"
+        raise RequestInvalid(argument="fields", value=reprlib.repr(sorted(wrong)), reason=reason)
+    return kind(**{name: _checked(name, content, known[name]) for name, content in given.items()})
 
 
 def _checked(name: str, content: Any, kind: str) -> Any:

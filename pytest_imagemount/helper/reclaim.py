@@ -45,6 +45,10 @@ def reclaim(base: Path, *, dry_run: bool) -> Report:
     for folder in sorted(base.glob("[0-9]*")) if base == folders.base_folder() else [base]:
         with suppress(FileNotFoundError):
             _reclaim_user(folder, report)
+    if not dry_run:
+        from ..engine.nbd.pool import NbdPool, lock_folder
+
+        NbdPool(lock_folder(), 0).forget_the_dead()
     return report
 
 

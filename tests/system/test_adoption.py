@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_imagemount import Mount
+from pytest_imagemount import Mount, Wanted
 from pytest_imagemount.engine import loop, syscalls
 from pytest_imagemount.engine.mount import State
 from pytest_imagemount.engine.reader import FileReader, Window
@@ -151,7 +151,7 @@ def test_the_stages_work_in_process(image_factory: ImageBuilder) -> None:
     disk = two_partitions(image_factory)
     with disk.open("rb") as file, Workspace() as workspace:
         image = identify(file.fileno(), disk.name)
-        stages = Mount.for_format(image, workspace, partition=1)
+        stages = Mount.for_format(image, workspace, Wanted(partition=1))
         with pytest.raises(StageError, match="state 'new'"):
             stages.mount()
         stages.attach()
@@ -165,6 +165,6 @@ def test_the_stages_work_in_process(image_factory: ImageBuilder) -> None:
         stages.detach()
         with pytest.raises(StageError, match="state 'new'"):
             stages.detach()
-        with Mount.for_format(image, workspace, partition=2) as again:
+        with Mount.for_format(image, workspace, Wanted(partition=2)) as again:
             assert again.mountpoint is not None
             assert (again.mountpoint / "data.txt").exists()

@@ -62,7 +62,8 @@ for number, argument in enumerate(sys.argv[2:], 1):
     if "mountpoint" in options:
         descriptors.append(os.open(options["mountpoint"], os.O_RDONLY | os.O_DIRECTORY))
     mode, backend = options.get("mode", "ro"), options.get("backend", "auto")
-    request = Open(number, "disk", path, None, None, mode, None, (), backend, f"test_{number}", attach, False)
+    carries = ("image", "mountpoint")[:len(descriptors)]
+    request = Open(number, "disk", path, None, None, mode, None, (), backend, f"test_{number}", attach, carries=carries)
     held.append(mounts.open(request, descriptors).to_wire())
 print(json.dumps({"folder": str(workspace.folder), "daemon": workspace.daemon_pid, "held": held}), flush=True)
 sys.stdin.read()
@@ -612,7 +613,7 @@ def in_process(base: Path) -> Iterator[Callable[..., Mounts]]:
 
     def open_all(*images: Path) -> Mounts:
         for number, image in enumerate(images, 1):
-            request = Open(number, image.name, str(image), None, None, "ro", None, (), "auto", "test", False, False)
+            request = Open(number, image.name, str(image), test="test")
             mounts.open(request, [os.open(image, os.O_RDONLY)])
         return mounts
 

@@ -215,7 +215,7 @@ except ImageUnreadable:
     pass
 client = Client(Settings())
 def request(mode="ro"):
-    return Open(client.new_mount(), "d", sys.argv[1], None, "raw", mode, None, (), "loop", "", False, False)
+    return Open(client.new_mount(), "d", sys.argv[1], None, "raw", mode, backend="loop")
 # A name of the file, without the right to read it: by it root would open the file.
 for fd in (os.open(sys.argv[1], os.O_PATH), os.open("/dev/null", os.O_WRONLY), os.open("/dev/zero", os.O_RDONLY)):
     try:
@@ -250,7 +250,7 @@ with mount_image(sys.argv[1], mountpoint=sys.argv[2]) as image:
     assert str(image.root) == sys.argv[2]
     assert (image / "closed/key").read_text() == "key"
 client = Client(Settings())
-request = Open(client.new_mount(), "d", sys.argv[1], None, "raw", "ro", None, (), "loop", "", False, False)
+request = Open(client.new_mount(), "d", sys.argv[1], None, "raw", backend="loop", carries=("image", "mountpoint"))
 try:
     client.ask(request, (os.open(sys.argv[1], os.O_RDONLY), os.open("/mnt", os.O_RDONLY)))
     raise SystemExit("mounted")

@@ -69,8 +69,8 @@ def test_a_field_of_another_type_is_refused(change: dict[str, Any]) -> None:
 
 def test_a_missing_field_is_refused() -> None:
     wire = protocol.encode_request(OPEN)
-    del wire["mode"]
-    with pytest.raises(RequestInvalid, match="mode"):
+    del wire["source"]
+    with pytest.raises(RequestInvalid, match="source"):
         protocol.decode_request(wire)
 
 

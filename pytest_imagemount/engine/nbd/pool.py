@@ -106,6 +106,20 @@ class NbdPool:
         if place := self._places.pop(tag, None):
             place.leave()
 
+    def leave(self) -> None:
+        """Give up every place among those who wait: this process ends."""
+        for tag in list(self._places):
+            self.give_up(tag)
+
+    def forget_the_dead(self) -> None:
+        """Remove the notes, and the places in the line, of processes that were killed."""
+        self._line.ahead(None)
+        for note in self._folder.glob("nbd*.json"):
+            lock = self._try_lock(int(note.stem.removeprefix("nbd")))
+            if lock is not None:
+                note.unlink(missing_ok=True)
+                lock.release(force=True)
+
     def _notes(self) -> list[str]:
         return [f"nbd{index}: {self._read_note(index)}" for index in range(self._size) if self._note(index).exists()]
 
