@@ -109,6 +109,16 @@ class ImageLocked(ImageBusy):
         super().__init__(image=image, reason=reason, hint="wait for its end; see `imagemount ps`")
 
 
+class FilesystemLocked(ImageBusy):
+    """This kernel mounts one copy of that file system at a time, and others have one mounted; ``pids`` are theirs."""
+
+    def __init__(self, *, image: str, fstype: str, uuid: str, pids: Sequence[int]) -> None:
+        self.fstype, self.uuid, self.pids = fstype, uuid, tuple(pids)
+        who = ", ".join(str(pid) for pid in self.pids) or "that cannot be seen from here"
+        reason = f"its {fstype}, UUID {uuid}, is mounted for pid {who}, and this kernel mounts one copy at a time"
+        super().__init__(image=image, reason=reason, hint="wait for its end; Linux 6.7 mounts them side by side")
+
+
 class PartitionTableInvalid(ImageInvalid):
     """The partition table is corrupt beyond what its spare copy can mend."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ..errors import FilesystemNotMountable, MountFailed, RequestInvalid, StageError, TeardownError
 from . import filesystems, syscalls
+from .filesystem_lock import lock_filesystem, needs_turns
 from .image_lock import lock_image
 from .reader import FileReader, Reader, Window
 from .superblock import Superblock, probe, probe_reader
@@ -239,6 +240,7 @@ class Mount:
         assert self.device is not None
         with self._stage(State.MOUNTED) as undo:
             self.fstype = self._identify(self.device)
+            self._take_turn(undo)
             target = self.wanted_target or self.workspace.make_mountpoint(undo)
             self._mount(self.device, target, self.fstype)
             undo.push(f"unmount {target.path}", lambda: unmount(target))
@@ -307,6 +309,15 @@ class Mount:
         known = found.type if found else None
         reason, hint = _not_mountable(found, self.partition)
         raise FilesystemNotMountable(image=self.image.name, partition=place, found=known, reason=reason, hint=hint)
+
+    def _take_turn(self, undo: UndoStack) -> None:
+        """Lock the file system, where this kernel mounts it once only.
+
+        :raises FilesystemLocked: others have it mounted
+        """
+        if self.superblock and self.superblock.uuid and needs_turns(self.fstype):
+            lock = lock_filesystem(self.fstype, self.superblock.uuid, self.image.name)
+            undo.push(f"unlock the {self.fstype}", lock.release)
 
     def _is_mounted(self) -> bool:
         return self.device is not None and self.target is not None and self.target.shows(self.device.path)

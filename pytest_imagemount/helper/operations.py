@@ -14,7 +14,7 @@ from ..engine.mount import Mount, State
 from ..engine.processes import ProcessId
 from ..engine.undo import deadline as shared_deadline
 from ..engine.wanted import Wanted
-from ..errors import DevicesBusy, ImageLocked, RequestInvalid, TeardownError
+from ..errors import DevicesBusy, FilesystemLocked, ImageLocked, RequestInvalid, TeardownError
 from ..facts import DeviceFacts, MountFacts
 from .descriptors import Carried, require_image, require_mountpoint
 from .journal import Journal, Record
@@ -30,7 +30,7 @@ CLOSE_TIMEOUT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """What is needed, a ``"device"`` or the ``"image"``, is others' now; ``holders`` has a line for each of them."""
+    """What is needed, a ``"device"``, the ``"image"`` or the ``"file system"``, is others' now; ``holders`` has a line for each of them."""
 
     what: str
     holders: tuple[str, ...]
@@ -84,6 +84,8 @@ class Mounts:
                 return Busy("device", error.holders)
             if isinstance(error, ImageLocked):
                 return Busy("image", who_are(error.pids))
+            if isinstance(error, FilesystemLocked):
+                return Busy("file system", who_are(error.pids))
             raise
         self._hold(request.mount, held, descriptors)
         held.record = self._known(held)

@@ -101,3 +101,59 @@ def test_who_waits_for_an_image_is_told_for_whom(
     result = pytester.runpytest_subprocess()
     result.assert_outcomes(passed=1)
     result.stderr.fnmatch_lines(["imagemount: *.raw waits for the image; held by *test_it*"])
+
+
+COPIES = """
+import pytest
+
+@pytest.mark.parametrize("number", range(12))
+def test_it(number, mounted_image):
+    with mounted_image({disks!r}[number % 2]) as image:
+        assert (image / "etc/hostname").read_text() == "web01\\n"
+"""
+
+
+@pytest.mark.parametrize(
+    "fstype",
+    [
+        pytest.param("xfs", marks=pytest.mark.needs("xfs", "mkfs.xfs")),
+        pytest.param("btrfs", marks=pytest.mark.needs("btrfs", "mkfs.btrfs")),
+    ],
+)
+def test_all_workers_mount_one_file_system_and_its_copy(
+    fstype: str, pytester: pytest.Pytester, image_factory: ImageBuilder
+) -> None:
+    disk = image_factory(fstype=fstype, content={"etc/hostname": "web01\n"})
+    copy = disk.with_name(f"copy-of-{disk.name}")
+    copy.write_bytes(disk.read_bytes())
+    pytester.makepyfile(COPIES.format(disks=[str(disk), str(copy)]))
+    pytester.runpytest_subprocess("-n", "4").assert_outcomes(passed=12)
+
+
+@pytest.mark.needs("btrfs", "mkfs.btrfs")
+def test_copies_of_a_btrfs_at_once_are_mounted_or_wait_for_their_turn(
+    pytester: pytest.Pytester, image_factory: ImageBuilder
+) -> None:
+    disk = image_factory(fstype="btrfs")
+    copy = disk.with_name("copy.raw")
+    copy.write_bytes(disk.read_bytes())
+    pytester.makepyfile(
+        f"""
+        import pytest
+        from pytest_imagemount.engine.filesystem_lock import needs_turns
+        from pytest_imagemount.errors import ImageBusy
+
+        def test_it(mounted_image):
+            with mounted_image({str(disk)!r}):
+                second = mounted_image({str(copy)!r}, timeout=2.2)
+                if not needs_turns("btrfs"):
+                    with second as image:
+                        assert image.fstype == "btrfs"
+                    return
+                with pytest.raises(ImageBusy, match="test_it.*btrfstune"):
+                    second.__enter__()
+            with mounted_image({str(copy)!r}) as image:
+                assert image.fstype == "btrfs"
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
