@@ -16,7 +16,7 @@ from pytest_imagemount.errors import CapabilityMissing, LabFailed
 from . import in_lab, peers, pictures, report
 from .bench import ROOT, Bench, say
 from .fixture import inside_a_test
-from .sections import cycles, first_mount, held, sizes, throughput, unused, workers
+from .sections import cycles, first_mount, held, pool, session, sizes, throughput, unused, workers
 from .sections.section import Results, Section
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from .rounds import Outcomes
 
-SECTIONS = tuple(module.SECTION for module in (cycles, first_mount, workers, sizes, held, throughput, unused))
+SECTIONS = tuple(
+    module.SECTION for module in (cycles, first_mount, workers, session, pool, sizes, held, throughput, unused)
+)
 
 
 def main() -> int:
