@@ -36,6 +36,8 @@ def main() -> int:
     # What the caller's own runs are set to must not change what is measured.
     for name in [name for name in os.environ if name.startswith(("PYTEST_", "IMAGEMOUNT_"))]:
         del os.environ[name]
+    # An installed package has its bytecode; without it every import would be measured with a compilation.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if args.install:
         return subprocess.run([ROOT / "tools/install-packages", *peers.packages()], check=False).returncode
     if os.geteuid() != 0:

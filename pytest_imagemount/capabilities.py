@@ -92,31 +92,6 @@ def remedy(here: Capabilities, name: str) -> str:
     return TABLE["privileged" if wants_privilege and name != "root" else name].get
 
 
-def header_line(here: Capabilities | None = None, *, sudo: str = "auto") -> str:
-    """One line for pytest's report header. Starts no process: sudo is named where it is there, tried or not.
-
-    :param sudo: the setting of that name
-    """
-    here = here or capabilities()
-    if here.machine.uid == 0:
-        privilege, refused = "as root", probes.root(here)
-    elif sudo == "never":
-        privilege, refused = "", "the user is not root, and sudo is switched off"
-    else:
-        privilege, refused = "by sudo", probes.sudo_usable(here)
-    refused = refused or probes.loop_driver(here)
-    if refused:
-        return f"imagemount: no image can be mounted: {refused}"
-    no_nbd = probes.nbd_driver(here) or here["qemu"]
-    if no_nbd is None:
-        others = "qcow2 by NBD"
-    elif no_fuse := here["fuse"]:
-        others = f"no qcow2 (no nbd: {no_nbd}; no fuse: {no_fuse})"
-    else:
-        others = f"qcow2 by FUSE + loop (no nbd: {no_nbd})"
-    return f"imagemount: raw by loop, {others}, {privilege}"
-
-
 def absent_programs(here: Capabilities) -> tuple[str, ...]:
     """Every program that this machine lacks and could have, in alphabetical order."""
     unavailable = () if here.machine.architecture in probes.UML_ARCHITECTURES else TABLE["lab"].programs
@@ -137,6 +112,11 @@ def _tool(name: str, group: str, gives: str, *programs: str) -> Capability:
     programs = programs or (name,)
     package = PACKAGES[programs[0]]
     return Capability(name, group, gives, f"install package {package}", partial(probes.programs, programs), programs)
+
+
+def _maker(name: str, gives: str) -> Capability:
+    """A program that is there or not, and that nobody is told to install."""
+    return _tool(name, "Volumes", gives)._replace(programs=())
 
 
 def _filesystem(fstype: str, module: str) -> Capability:
@@ -200,8 +180,22 @@ TABLE = {
             f"run `modprobe dm_mod`; {_LAB_HAS_IT}",
             probes.device_mapper,
         ),
+        Capability(
+            "md",
+            "Volumes",
+            "arrays of MD RAID",
+            f"run `modprobe md_mod`; {_LAB_HAS_IT}",
+            partial(probes.device, probes.md_driver),
+        ),
+        _tool("cryptsetup", "Volumes", "open LUKS volumes"),
+        # Nobody needs these to mount, but who makes such images, as our own tests do.
+        _maker("veritysetup", "make images with dm-verity"),
+        _maker("lvm", "make images with LVM"),
+        _maker("mdadm", "make images with MD RAID"),
         _tool("qemu", "Image formats", "read and write formats other than raw", "qemu-storage-daemon"),
         _tool("qemu-img", "Image formats", "build formats other than raw", "qemu-img", "qemu-nbd"),
+        _tool("zstd", "Image formats", "unpack images that zstd compressed"),
+        _tool("lz4", "Image formats", "unpack images that lz4 compressed"),
         *(_filesystem(fstype, fstype) for fstype in ("ext4", "xfs", "btrfs", "vfat", "squashfs", "erofs")),
         _filesystem("iso9660", "isofs"),
         _filesystem("overlay", "overlay"),

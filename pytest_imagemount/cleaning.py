@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``imagemount clean``."""
     parser.add_argument("--dry-run", action="store_true", help="change nothing, only show what would be done")
     parser.add_argument("--kept", action="store_true", help="also take down what --imagemount-keep has kept")
+    parser.add_argument("--cache", action="store_true", help="also remove what compressed images were unpacked to")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
 
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     if args.kept:
         _end_kept(report)
     report.add(_reclaim(dry_run=args.dry_run))
+    if args.cache:
+        _empty_cache(report)
     print(json.dumps(report.to_wire(), indent=2) if args.json else render(report, Style.of(sys.stdout)))
     return 1 if report.left else 0
 
@@ -59,6 +62,18 @@ def render(report: Report, style: Style) -> str:
     done = "would be done" if report.dry_run else "done"
     summary = f"{len(report.reclaimed)} step{'' if len(report.reclaimed) == 1 else 's'} {done}"
     return "\n".join([*lines, summary + (f", {len(report.left)} left." if report.left else ".")])
+
+
+def _empty_cache(report: Report) -> None:
+    """Remove the caller's own unpacked images. What is mounted of them stays mounted."""
+    from .config import Settings
+    from .image_cache import ImageCache, cache_folder
+
+    settings = Settings.from_environment()
+    folder = cache_folder(settings.cache)
+    cache = ImageCache(folder, settings.unpack_limit)
+    for path in cache.kept() if report.dry_run else cache.clear():
+        report.reclaimed.append(Item(f"remove {path}", str(folder)))
 
 
 def _reclaim(*, dry_run: bool) -> Report:

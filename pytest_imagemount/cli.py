@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "doctor": ("pytest_imagemount.doctor", "what this machine can do, what is missing, and how to get it"),
     "inspect": ("pytest_imagemount.inspection", "format, size, partition table and file systems of a disk image"),
+    "check": ("pytest_imagemount.checks.command", "check what is in a disk image, by files with no Python in them"),
     "ps": ("pytest_imagemount.processes", "which images are mounted, for which process and test, and since when"),
     "clean": ("pytest_imagemount.cleaning", "take down what killed runs left mounted or attached"),
     "lab": ("pytest_imagemount.lab.command", "run a command under a Linux kernel of its own, with NBD, without root"),
 }
+
+_PASS_ON = ("check",)
+"""The commands that take files anywhere, and find what follows ``--`` in ``args.passed_on``."""
 
 _DESCRIPTIONS = {
     "doctor": """\
@@ -31,8 +35,17 @@ them read; 1 when not; 2 when the command itself failed.
     "inspect": """\
 Show what is in a disk image: its format, found from the content and never from the file name, its
 virtual size, its partition table, and the type, label and UUID of each file system. Needs no
-privilege, mounts nothing and changes nothing. An image that refers to another file (a backing file,
-an external data file) is refused, naming that file. Exit status: 0, or 2 when the image is refused.
+privilege, mounts nothing and changes nothing; --os mounts the root, read-only, to tell the system in
+it. An image that refers to another file (a backing file, an external data file) is refused, naming
+that file. Exit status: 0; 1 when --os found no system; 2 when the image is refused.
+""",
+    "check": """\
+Check a disk image against check files (*.imagecheck.yaml): files, packages, users, services, fstab,
+partitions, and rules such as no-secrets. The checks are tests: `pytest --image IMAGE FILE` runs the
+same ones. What follows `--` are options of pytest: `-- --junitxml=out.xml`, `-- -n 4`. With --init,
+a first check file is written from what the image holds, to FILE or to the terminal. What may be in a
+check file: docs/checks.md. Exit status: 0 when all checks passed, 1 when one failed, 2 when they
+could not be run.
 """,
     "ps": """\
 List the images that tests have mounted or attached: the process and the worker, the test, the image,
@@ -55,6 +68,8 @@ examples:
   imagemount doctor --install          install what is missing (Debian, Ubuntu)
   imagemount inspect disk.qcow2        see what is in an image
   imagemount inspect disk.raw --json   the same, for a program
+  imagemount check --init disk.qcow2   write a first file of checks
+  imagemount check disk.qcow2 base.imagecheck.yaml
   imagemount ps                        see what is mounted, and by whom
   imagemount clean --dry-run           see what killed runs left; without --dry-run, take it down
   imagemount lab -- pytest -n 2        run tests under a kernel that has NBD
@@ -70,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = _parser(arguments).parse_args(arguments)
+        arguments, passed_on = _split(arguments)
+        args = _parse(arguments)
+        args.passed_on = passed_on
         status: int = importlib.import_module(_COMMANDS[args.subcommand][0]).run(args)
         sys.stdout.flush()
     except ImageMountError as error:
@@ -84,6 +101,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return status
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """``arguments``, and of a command that starts another program's, what follows ``--``: argparse would mix them."""
+    if "--" not in arguments or arguments[0] not in _PASS_ON:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """As argparse, which gives a list of files that comes after an option to nobody: it is in ``args.more``."""
+    parser = _parser(arguments)
+    args, more = parser.parse_known_args(arguments)
+    if more and (args.subcommand not in _PASS_ON or any(word.startswith("-") for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    args.more = more
+    return args
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

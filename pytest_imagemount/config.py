@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from .errors import RequestInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,9 +20,10 @@ if TYPE_CHECKING:
 _TRUE, _FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the user chose. ``timeout`` is in seconds; the folders of ``path`` are absolute."""
+class Settings(NamedTuple):
+    """What the user chose. ``timeout`` is in seconds, ``unpack_limit`` in bytes; all folders are absolute."""
+
+    # Not a dataclass: making one costs a millisecond or two, in every pytest run.
 
     backend: str = "auto"
     timeout: float = 60.0
@@ -35,6 +33,10 @@ class Settings:
     nbd_devices: int = 16
     path: tuple[Path, ...] = ()
     signals: str = "auto"
+    run: str = "never"
+    cache: Path | None = None
+    unpack_limit: int = 64 << 30
+    backing_folders: tuple[Path, ...] = ()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -44,7 +46,7 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         values = {option.name: option.from_environment(environ) for option in _OPTIONS}
-        return replace(cls(), **{name: value for name, value in values.items() if value is not None})
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
 
 class _Option(NamedTuple):
@@ -52,8 +54,6 @@ class _Option(NamedTuple):
 
     ``parse`` takes the value as written and the folder that relative folders are under, and raises ValueError.
     """
-
-    # Not a dataclass: making one costs a millisecond, in every pytest run.
 
     name: str
     accepts: str
@@ -80,6 +80,8 @@ class _Option(NamedTuple):
         try:
             return self.parse(value, base)
         except ValueError:
+            from .errors import RequestInvalid  # with every class of error there is: only where there is one
+
             raise RequestInvalid(argument=source, value=str(value), reason=f"expected {self.accepts}") from None
 
     def from_environment(self, environ: Mapping[str, str]) -> Any:
@@ -111,9 +113,9 @@ def settings_from(config: pytest.Config) -> Settings:
 
     try:
         values = {option.name: _find(option, config) for option in _OPTIONS}
-    except RequestInvalid as error:
+    except ValueError as error:  # RequestInvalid
         raise pytest.UsageError(str(error)) from None
-    return replace(Settings(), **{name: value for name, value in values.items() if value is not None})
+    return Settings(**{name: value for name, value in values.items() if value is not None})
 
 
 def _find(option: _Option, config: pytest.Config) -> Any:
@@ -165,6 +167,22 @@ def _yes_or_no(value: Any, base: Path) -> bool:
     if word not in _TRUE + _FALSE:
         raise ValueError(value)
     return word in _TRUE
+
+
+def _size(value: Any, base: Path) -> int:
+    """Bytes, written as a number and K, M, G or T for powers of 1024."""
+    text = str(value).strip().upper()
+    factor = 1 << 10 * ("KMGT".index(text[-1]) + 1) if text[-1:] in tuple("KMGT") else 1
+    size = int(text.rstrip("KMGT")) * factor
+    if size < 1:
+        raise ValueError(value)
+    return size
+
+
+def _folder(value: Any, base: Path) -> Path:
+    if not str(value):
+        raise ValueError(value)
+    return base / Path(value).expanduser()
 
 
 def _folders(value: Any, base: Path) -> tuple[Path, ...]:
@@ -238,5 +256,39 @@ _OPTIONS = (
         metavar="{auto,never}",
         help="whether SIGTERM and SIGHUP run the finalizers before they end the run: auto sees to it while something "
         "is mounted and nothing else handles them, never does not (default: auto)",
+    ),
+    _Option(
+        name="run",
+        accepts="never or allow",
+        parse=_one_of("never", "allow"),
+        metavar="{never,allow}",
+        help="whether image.run() and image.testinfra() may run commands of an image, confined: never refuses, allow "
+        "lets them (default: never)",
+    ),
+    _Option(
+        name="cache",
+        accepts="a folder",
+        parse=_folder,
+        metavar="FOLDER",
+        help="where compressed and split images are unpacked to and kept, which belongs to the user (default: "
+        "pytest-imagemount in $XDG_CACHE_HOME or ~/.cache)",
+    ),
+    _Option(
+        name="unpack_limit",
+        accepts="a number of bytes from 1 up, with K, M, G or T for powers of 1024",
+        parse=_size,
+        metavar="SIZE",
+        help="how large one image may be when it is unpacked, and how much all that are kept may take on the disk "
+        "(default: 64G)",
+    ),
+    _Option(
+        name="backing_folders",
+        accepts="a list of folders",
+        parse=_folders,
+        metavar="FOLDER",
+        ini_type="paths",
+        action="append",
+        help="a folder that files may be in which an image refers to, when a test mounts it with backing='allow'; give "
+        "it again for more, or set IMAGEMOUNT_BACKING_FOLDERS=FOLDER:FOLDER (default: none)",
     ),
 )

@@ -17,8 +17,12 @@ from pathlib import Path, PurePosixPath
 from .engine import syscalls
 
 IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_PLAIN = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 _RACE_SECONDS = 5.0
+_PATH_LIMIT = 4095
+"""Bytes of a path that one system call takes: PATH_MAX without the NUL."""
+_BYTES_A_CHARACTER = 4
 
 Open = Callable[[str, int], int]
 """A descriptor of a path below the root, by the flags of os.open."""
@@ -30,7 +34,7 @@ class Change:
 
     :param call: a name of :data:`CALLS`
     :param path: what is changed
-    :param other: for ``rename`` the new path, for ``symlink`` the text of the link
+    :param other: for ``rename`` the new path, for ``symlink`` the text of the link, for ``link`` the existing file
     :param mode: permission bits, for ``mkdir`` and ``chmod``
     """
 
@@ -43,10 +47,22 @@ class Change:
 def open_below(root: int, path: str, flags: int, mode: int = 0, *, resolve: int = IN_ROOT) -> int:
     """openat2(2) of ``path`` below the folder open at ``root``; flags and mode as for os.open.
 
+    A path that is longer than a system call takes is opened in steps. The first is as ever; what follows must be plain
+    names, since a link would have to start at the root again: ELOOP.
+
     :raises OSError: as the kernel says
     """
     if "\0" in path:
         raise ValueError("embedded null byte")
+    if len(path) > _PATH_LIMIT // _BYTES_A_CHARACTER and len(encoded := os.fsencode(path)) > _PATH_LIMIT:
+        cut = encoded.rfind(b"/", 1, _PATH_LIMIT)
+        if cut > 0:
+            folder = open_below(root, os.fsdecode(encoded[:cut]), _FOLDER, resolve=resolve)
+            try:
+                rest = os.fsdecode(encoded[cut:].lstrip(b"/"))
+                return open_below(folder, rest, flags, mode, resolve=resolve & ~syscalls.RESOLVE_IN_ROOT | _PLAIN)
+            finally:
+                os.close(folder)
     if not flags & os.O_PATH:
         # openat2 does not imply it on 32-bit machines, as the C library's open does.
         flags |= os.O_LARGEFILE
@@ -78,8 +94,8 @@ def apply(change: Change, open_: Open) -> None:
 def pinned(descriptor: int) -> Path:
     """A name for exactly the file that an O_PATH descriptor holds, for calls that refuse such descriptors.
 
-    The kernel goes from this name to the file itself, with no lookup that could be led astray; the descriptor must not
-    be of a link.
+    The kernel goes from this name to the file itself, with no lookup that could be led astray. Of a symbolic link that
+    is the link, never what it points at.
     """
     return Path(f"/proc/self/fd/{descriptor}")
 
@@ -129,6 +145,16 @@ def _symlink(change: Change, open_: Open) -> None:
         os.symlink(change.other, name, dir_fd=folder)
 
 
+def _link(change: Change, open_: Open) -> None:
+    existing = open_(change.other, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        with _Entry(change.path, errno.EEXIST, open_) as (folder, name):
+            # What is followed is the pinned name: of a link it is the link itself that gets one more name.
+            os.link(pinned(existing), name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(existing)
+
+
 def _rename(change: Change, open_: Open) -> None:
     # The kernel looks up both folders before it minds the names.
     with (
@@ -161,6 +187,7 @@ CALLS: dict[str, Callable[[Change, Open], None]] = {
     "rmdir": _rmdir,
     "unlink": _unlink,
     "symlink": _symlink,
+    "link": _link,
     "rename": _rename,
     "chmod": _chmod,
     "touch": _touch,

@@ -91,6 +91,14 @@ class ImageUnsafe(ImageInvalid):
     """The image names another file (backing file, external data file, extent, parent) and that is refused."""
 
 
+class UnpackFailed(ImageMountError, OSError):
+    """A compressed or split image has no room: on the disk, or within the bound that is set."""
+
+    def __init__(self, *, image: str, reason: str, hint: str) -> None:
+        self.image, self.reason, self.hint = image, reason, hint
+        super().__init__(f"image {image!r} cannot be unpacked: {reason}; {hint}")
+
+
 class ImageBusy(ImageMountError, OSError):
     """Another program holds the image in a way that excludes this use."""
 
@@ -147,6 +155,33 @@ class FilesystemNotMountable(ImageMountError, ValueError):
         super().__init__(f"{describe_place(image, partition)}: {reason}; {hint}")
 
 
+class PassphraseRequired(FilesystemNotMountable):
+    """It is an encrypted volume, and neither a passphrase nor a key file was given."""
+
+
+class PassphraseWrong(ImageMountError, PermissionError):
+    """No key slot of the encrypted volume opens with the passphrase or key that was given."""
+
+    def __init__(self, *, image: str, place: str) -> None:
+        self.image, self.place = image, place
+        hint = "give the right passphrase=, or key_file= with its exact bytes: a newline at the end counts"
+        super().__init__(f"image {image!r}, {place}: no key slot opens with that passphrase or key; {hint}")
+
+
+class VolumeNotFound(ImageMountError, LookupError):
+    """No volume matches, or more than one does. ``volumes`` holds a line for each that there is."""
+
+    def __init__(self, *, image: str, wanted: str, reason: str, hint: str, volumes: Sequence[str] = ()) -> None:
+        self.image, self.wanted, self.reason, self.hint = image, wanted, reason, hint
+        self.volumes = tuple(volumes)
+        lines = "".join(f"\n  {volume}" for volume in self.volumes)
+        super().__init__(f"image {image!r}, volume {wanted!r}: {reason}; {hint}{lines}")
+
+
+class VolumeInvalid(ImageInvalid):
+    """A volume cannot be put together: its metadata are damaged, a part is missing, a root hash does not fit."""
+
+
 class MountFailed(ImageMountError, OSError):
     """The kernel refused a mount. ``errno`` is the kernel's."""
 
@@ -165,6 +200,24 @@ class ImageUnmounted(ImageMountError, ValueError):
             f"image {image!r} is not mounted any more, so {path!r} cannot be reached; "
             "use its paths inside the 'with' block, or take the factory of a wider scope"
         )
+
+
+class FactsMissing(ImageMountError, LookupError):
+    """The image does not hold what the fact is read from. ``looked`` are the places inside the image, in order."""
+
+    def __init__(self, *, image: str, fact: str, looked: Sequence[str], hint: str) -> None:
+        self.image, self.fact, self.looked, self.hint = image, fact, tuple(looked), hint
+        places = "".join(f"\n  {place}" for place in self.looked)
+        super().__init__(f"image {image!r} has no {fact}; looked at:{places}\n{hint}")
+
+
+class FactsInvalid(ImageMountError, ValueError):
+    """A file of the image cannot be read as what it should be. ``line`` counts from 1; None for the whole file."""
+
+    def __init__(self, *, image: str, path: str, reason: str, hint: str, line: int | None = None) -> None:
+        self.image, self.path, self.reason, self.hint, self.line = image, path, reason, hint, line
+        place = path if line is None else f"{path}, line {line}"
+        super().__init__(f"image {image!r}: {place}: {reason}; {hint}")
 
 
 class DeviceFailed(ImageMountError, OSError):
@@ -237,6 +290,22 @@ class RequestInvalid(ImageMountError, ValueError):
         super().__init__(f"{argument}={value}: {reason}")
 
 
+class CheckFileInvalid(ImageMountError, ValueError):
+    """A file of checks is not as its schema says; ``mistakes`` has a line each: ``file:line:column: what is wrong``."""
+
+    def __init__(self, *, file: str, mistakes: Sequence[str]) -> None:
+        self.file, self.mistakes = file, tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class ManifestInvalid(ImageMountError, ValueError):
+    """A file is no manifest, or was changed to what is none. ``line`` counts from 1."""
+
+    def __init__(self, *, file: str, line: int, reason: str) -> None:
+        self.file, self.line, self.reason = file, line, reason
+        super().__init__(f"{file}, line {line}: {reason}; write the manifest anew with Manifest.write()")
+
+
 class StageError(ImageMountError, RuntimeError):
     """A stage was asked for in a state from which it cannot be reached."""
 
@@ -252,6 +321,38 @@ class ProgramFailed(ImageMountError, RuntimeError):
         self.argv, self.returncode, self.reason, self.stderr, self.hint = tuple(argv), returncode, reason, stderr, hint
         text = f"{argv[0]}: {reason}" + (f"; {hint}" if hint else "") + (f"\n{stderr}" if stderr else "")
         super().__init__(f"{text}\ncommand: {' '.join(argv)}")
+
+
+class CommandNotAllowed(ImageMountError, PermissionError):
+    """A command of an image was to be run, and the user has not said that this may be."""
+
+    def __init__(self, *, image: str, argv: Sequence[str]) -> None:
+        self.image, self.argv = image, tuple(argv)
+        super().__init__(
+            f"image {image!r}: {' '.join(argv)}: commands of an image are not run unless you allow it: "
+            "--imagemount-run=allow, IMAGEMOUNT_RUN=allow, or imagemount_run = allow in the ini file"
+        )
+
+
+class CommandFailed(ImageMountError, RuntimeError):
+    """A command of an image could not be run (``returncode`` is None then), or with ``check`` ended badly."""
+
+    def __init__(
+        self, *, image: str, argv: Sequence[str], returncode: int | None, reason: str, hint: str = "", output: str = ""
+    ) -> None:
+        self.image, self.argv, self.returncode = image, tuple(argv), returncode
+        self.reason, self.hint, self.output = reason, hint, output
+        text = f"image {image!r}: {' '.join(argv)}: {reason}" + (f"; {hint}" if hint else "")
+        super().__init__(text + (f"\n{output}" if output else ""))
+
+
+class CommandTimeout(ImageMountError, TimeoutError):
+    """A command of an image took longer than it may, and was ended. ``output`` is the end of what it wrote."""
+
+    def __init__(self, *, image: str, argv: Sequence[str], timeout: float, output: str = "") -> None:
+        self.image, self.argv, self.timeout, self.output = image, tuple(argv), timeout, output
+        text = f"image {image!r}: {' '.join(argv)}: not over after {timeout:g} s, and ended; raise timeout="
+        super().__init__(text + (f"\n{output}" if output else ""))
 
 
 class TeardownError(ImageMountError, RuntimeError):

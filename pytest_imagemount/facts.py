@@ -24,6 +24,7 @@ class MountFacts:
     :param mode: ``ro``, ``overlay`` or ``rw``
     :param backend: ``loop``, ``nbd`` or ``fuse``
     :param mountpoint: the folder on this machine
+    :param dirty: its journal was not replayed: the files are as they were at the moment of a crash
     """
 
     source: Path
@@ -36,6 +37,7 @@ class MountFacts:
     mode: str
     backend: str
     mountpoint: Path
+    dirty: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """The facts as JSON values."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +44,12 @@ def walk(
         waiting.extend(item / name for name in reversed(folders))
 
 
-def glob(start: ImagePath, pattern: str, *, case_sensitive: bool) -> Iterator[ImagePath]:
+class _How(NamedTuple):
+    case_sensitive: bool
+    recurse_symlinks: bool
+
+
+def glob(start: ImagePath, pattern: str, *, case_sensitive: bool, recurse_symlinks: bool) -> Iterator[ImagePath]:
     """See :meth:`ImagePath.glob`."""
     if not pattern:
         raise ValueError("an empty pattern matches nothing")
@@ -54,14 +59,14 @@ def glob(start: ImagePath, pattern: str, *, case_sensitive: bool) -> Iterator[Im
     for segment in pattern.split("/"):
         if segment not in ("", ".") and not segment == "**" == (segments or [""])[-1]:
             segments.append(segment)
-    found = _select(start, segments, case_sensitive=case_sensitive)
+    found = _select(start, segments, _How(case_sensitive, recurse_symlinks))
     if pattern.endswith("/"):
         found = (path for path in found if path.is_dir())
     return _without_repeats(found) if segments.count("**") > 1 else found
 
 
 def _select(
-    folder: ImagePath, segments: list[str], *, case_sensitive: bool, names: Iterable[str] | None = None
+    folder: ImagePath, segments: list[str], how: _How, *, names: Iterable[str] | None = None
 ) -> Iterator[ImagePath]:
     """What the segments match below ``folder``; ``names`` is its listing where that was read already."""
     if not segments:
@@ -70,23 +75,24 @@ def _select(
         return
     first, rest = segments[0], segments[1:]
     if first == "**":
-        yield from _select_deep(folder, rest, case_sensitive=case_sensitive)
-    elif first == ".." or (case_sensitive and not set(first) & set("*?[")):
-        yield from _select(folder / first, rest, case_sensitive=case_sensitive)
+        yield from _select_deep(folder, rest, how)
+    elif first == ".." or (how.case_sensitive and not set(first) & set("*?[")):
+        yield from _select(folder / first, rest, how)
     else:
-        matches = re.compile(fnmatch.translate(first), 0 if case_sensitive else re.IGNORECASE).match
+        matches = re.compile(fnmatch.translate(first), 0 if how.case_sensitive else re.IGNORECASE).match
         for name in _names(folder) if names is None else names:
             if matches(name):
                 if rest:
-                    yield from _select(folder / name, rest, case_sensitive=case_sensitive)
+                    yield from _select(folder / name, rest, how)
                 else:
                     yield folder / name
 
 
-def _select_deep(top: ImagePath, rest: list[str], *, case_sensitive: bool) -> Iterator[ImagePath]:
-    for folder, folders, others in walk(top, top_down=True, on_error=_ignore_missing, follow_symlinks=False):
+def _select_deep(top: ImagePath, rest: list[str], how: _How) -> Iterator[ImagePath]:
+    below = walk(top, top_down=True, on_error=_ignore_missing, follow_symlinks=how.recurse_symlinks)
+    for folder, folders, others in below:
         if rest:
-            yield from _select(folder, rest, case_sensitive=case_sensitive, names=sorted([*folders, *others]))
+            yield from _select(folder, rest, how, names=sorted([*folders, *others]))
         else:
             yield folder
             yield from (folder / name for name in others)

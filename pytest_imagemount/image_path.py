@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
 from . import image_glob
-from .pure_image_path import PureImagePath
+from .image_path_changes import ImagePathChanges
+from .owner_names import owner_names
 
 if TYPE_CHECKING:
     import io
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from _typeshed import OpenBinaryMode, OpenBinaryModeReading, OpenTextMode
 
+    from .file_facts import FileFacts
     from .image_root import Entry
 
 _SPECIAL = {
@@ -28,7 +30,7 @@ _SPECIAL = {
 }
 
 
-class ImagePath(PureImagePath):
+class ImagePath(ImagePathChanges):
     """A path in a mounted image, as ``image / "etc/hostname"`` gives it.
 
     Reads as :class:`pathlib.Path` does, with the image's own root: what it finds is what a program would find after a
@@ -43,9 +45,12 @@ class ImagePath(PureImagePath):
     - :meth:`exists`, :meth:`glob` and :meth:`walk` raise what is not plainly "there is no such file" (a folder without
       read permission, an I/O error), so that a check cannot pass because the image could not be read.
     - Only regular files are opened. A FIFO, a socket or a device node is an OSError ENXIO at once.
+    - There is no ``cwd``, ``home``, ``expanduser``, ``as_uri``, ``copy`` or ``move``: they mean this machine's files.
+    - Beyond pathlib: :meth:`facts`, :meth:`sha256`, :meth:`xattrs`, :meth:`capabilities`, :meth:`selinux_context`.
 
-    An OSError is the builtin class of its errno, with ``filename`` as in ``disk.qcow2:/etc/hostname``. After the
-    unmount every operation that needs the file system raises ImageUnmounted.
+    An OSError is the builtin class of its errno, with ``filename`` as in
+    ``disk.qcow2 partition 2:/etc/hostname``. After the unmount every operation that needs the file system raises
+    ImageUnmounted.
     """
 
     __slots__ = ()
@@ -67,60 +72,9 @@ class ImagePath(PureImagePath):
             self.stat()
         return self._at(self._root.resolve(self._path))
 
-    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """As os.stat."""
-        return self._root.status(self._path, follow=follow_symlinks)
-
-    def lstat(self) -> os.stat_result:
-        """As os.lstat: of a link itself."""
-        return self.stat(follow_symlinks=False)
-
-    def exists(self, *, follow_symlinks: bool = True) -> bool:
-        """Whether there is such a file; of a link, whether there is what it points at."""
-        return self._mode(follow_symlinks) != 0
-
-    def is_file(self, *, follow_symlinks: bool = True) -> bool:
-        """Whether it is a regular file, or a link to one."""
-        return stat.S_ISREG(self._mode(follow_symlinks))
-
-    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
-        """Whether it is a folder, or a link to one."""
-        return stat.S_ISDIR(self._mode(follow_symlinks))
-
-    def is_symlink(self) -> bool:
-        """Whether it is a symbolic link, dangling or not."""
-        return stat.S_ISLNK(self._mode(follow=False))
-
-    def is_fifo(self) -> bool:
-        """Whether it is a FIFO, or a link to one."""
-        return stat.S_ISFIFO(self._mode())
-
-    def is_socket(self) -> bool:
-        """Whether it is a socket, or a link to one."""
-        return stat.S_ISSOCK(self._mode())
-
-    def is_block_device(self) -> bool:
-        """Whether it is a block device node, or a link to one."""
-        return stat.S_ISBLK(self._mode())
-
-    def is_char_device(self) -> bool:
-        """Whether it is a character device node, or a link to one."""
-        return stat.S_ISCHR(self._mode())
-
-    def is_mount(self) -> bool:
-        """Whether another file system (or btrfs subvolume) starts here; true for the image's root."""
-        if not self.is_dir(follow_symlinks=False):
-            return False
-        here, above = self.stat(), (self / "..").stat()
-        return here.st_dev != above.st_dev or here.st_ino == above.st_ino
-
     def readlink(self) -> PurePosixPath:
         """What the link says, as it stands, relative or absolute. OSError EINVAL where this is no link."""
         return PurePosixPath(self._root.link_text(self._path))
-
-    def samefile(self, other: str | os.PathLike[str]) -> bool:
-        """Whether both are one file, by device and inode."""
-        return os.path.samestat(self.stat(), self._inside(other).stat())
 
     def owner(self, *, follow_symlinks: bool = True) -> str:
         """Name of the user, by the image's own ``/etc/passwd``; KeyError where that does not have it."""
@@ -129,6 +83,16 @@ class ImagePath(PureImagePath):
     def group(self, *, follow_symlinks: bool = True) -> str:
         """Name of the group, by the image's own ``/etc/group``; KeyError where that does not have it."""
         return self._account("group", self.stat(follow_symlinks=follow_symlinks).st_gid)
+
+    def facts(self, *, follow_symlinks: bool = True, content: bool = True, times: bool = False) -> FileFacts:
+        """What the image says of the file, as one value: ``assert a.facts() == b.facts()`` shows what differs.
+
+        :param content: read a regular file for its SHA-256; without it files are told apart by their size alone
+        :param times: the time of the last change is a fact too
+        """
+        from .facts_reader import facts_of
+
+        return facts_of(self, follow=follow_symlinks, content=content, times=times)
 
     @overload
     def open(
@@ -197,16 +161,23 @@ class ImagePath(PureImagePath):
         """The names in the folder with their types, sorted; a link is NotADirectoryError if not ``follow_symlinks``."""
         return self._root.listing(self._path, follow=follow_symlinks)
 
-    def glob(self, pattern: str, *, case_sensitive: bool = True) -> Iterator[ImagePath]:
+    def glob(
+        self, pattern: str, *, case_sensitive: bool | None = None, recurse_symlinks: bool = False
+    ) -> Iterator[ImagePath]:
         """What matches the relative ``pattern``, as pathlib of Python 3.13 does: ``**`` is any number of folders.
 
-        Links to folders are followed where the pattern names them, and not by ``**``. ``*`` matches hidden files.
+        Links to folders are followed where the pattern names them, and by ``**`` only if ``recurse_symlinks``. ``*``
+        matches hidden files. Case matters unless ``case_sensitive`` is false.
         """
-        return image_glob.glob(self, pattern, case_sensitive=case_sensitive)
+        return image_glob.glob(
+            self, pattern, case_sensitive=case_sensitive is not False, recurse_symlinks=recurse_symlinks
+        )
 
-    def rglob(self, pattern: str, *, case_sensitive: bool = True) -> Iterator[ImagePath]:
+    def rglob(
+        self, pattern: str, *, case_sensitive: bool | None = None, recurse_symlinks: bool = False
+    ) -> Iterator[ImagePath]:
         """As glob with ``**/`` in front."""
-        return image_glob.glob(self, f"**/{pattern}", case_sensitive=case_sensitive)
+        return self.glob(f"**/{pattern}", case_sensitive=case_sensitive, recurse_symlinks=recurse_symlinks)
 
     def walk(
         self,
@@ -221,8 +192,6 @@ class ImagePath(PureImagePath):
         """
         return image_glob.walk(self, top_down=top_down, on_error=on_error, follow_symlinks=follow_symlinks)
 
-    # Writing, where the mode allows it; else OSError EROFS from the kernel.
-
     def write_bytes(self, data: bytes) -> int:
         """Make ``data`` the content; the number of bytes."""
         with self._root.named(self._path), self.open("wb") as file:
@@ -235,73 +204,12 @@ class ImagePath(PureImagePath):
         with self._root.named(self._path), self.open("w", -1, encoding, errors, newline) as file:
             return file.write(data)
 
-    def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
-        """Make an empty file, or set the times of what is there to now."""
-        if exist_ok and self.exists():
-            self._root.change("touch", self._path)
-            return
-        flags = os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK | (0 if exist_ok else os.O_EXCL)
-        os.close(self._root.open(self._path, flags, mode))
-
-    def chmod(self, mode: int) -> None:
-        """Set the permission bits, of what a link points at."""
-        self._root.change("chmod", self._path, mode=mode)
-
-    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Make a folder; ``parents`` makes the ones above it too."""
-        try:
-            self._root.change("mkdir", self._path, mode=mode)
-        except FileNotFoundError:
-            if not parents or self.parent == self:
-                raise
-            self.parent.mkdir(parents=True, exist_ok=True)
-            self.mkdir(mode, exist_ok=exist_ok)
-        except OSError:
-            # Not only FileExistsError: the kernel may say EROFS first.
-            if not exist_ok or not self.is_dir():
-                raise
-
-    def rmdir(self) -> None:
-        """Remove an empty folder."""
-        self._root.change("rmdir", self._path)
-
-    def unlink(self, missing_ok: bool = False) -> None:
-        """Remove a file, or a link itself."""
-        try:
-            self._root.change("unlink", self._path)
-        except FileNotFoundError:
-            if not missing_ok:
-                raise
-
-    def symlink_to(self, target: str | os.PathLike[str], target_is_directory: bool = False) -> None:
-        """Make a link here that says ``target``, as it stands; ``target_is_directory`` means nothing on Linux."""
-        self._root.link(self._path, self._text(target))
-
-    def rename(self, target: str | os.PathLike[str]) -> ImagePath:
-        """Move to ``target`` in the same image, in place of what is there; the new path."""
-        new = self._inside(target)
-        self._root.rename(self._path, new._path)
-        return new
-
-    replace = rename
-
-    def _mode(self, follow: bool = True) -> int:
-        """st_mode, which is never 0 for a file; 0 where there is none."""
-        try:
-            return self.stat(follow_symlinks=follow).st_mode
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return 0
-            raise
-
-    def _account(self, database: str, number: int) -> str:
-        """Name of ``number`` in the image's passwd or group: lines of ``name:password:number:…``."""
-        file = self._inside(f"/etc/{database}")
-        for line in file.read_text(errors="surrogateescape").splitlines():
-            name, _, rest = line.partition(":")
-            if rest.split(":")[1:2] == [str(number)]:
-                return name
-        raise KeyError(f"{self._root.label(self._path)} belongs to {number}, which {file} of the image does not name")
+    def _account(self, database: Literal["passwd", "group"], number: int) -> str:
+        names = owner_names(self, database)
+        if number not in names:
+            label = self._root.label(self._path)
+            raise KeyError(f"{label} belongs to {number}, which /etc/{database} of the image does not name")
+        return names[number]
 
     def _open_regular(self, _name: str, flags: int) -> int:
         """An opener for io.open. Opened without waiting, so that a FIFO cannot stop the test; then made to wait."""

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from .confined import Change, apply, open_below
+from .confined import Change, apply, open_below, pinned
 from .errors import CapabilityMissing, ImageMountError, ImageUnmounted
+from .xattrs import read_xattrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _MOST_LINKS = 40  # MAXSYMLINKS of the kernel: with one more it answers ELOOP.
@@ -25,6 +26,9 @@ _MOST_LINKS = 40  # MAXSYMLINKS of the kernel: with one more it answers ELOOP.
 
 class Opener(Protocol):
     """The one place where a path of the image becomes a descriptor, or is changed."""
+
+    sees_all_xattrs: bool
+    """Whether this process gets every extended attribute from a descriptor, with no need for :meth:`xattrs`."""
 
     def open(self, path: str, flags: int, mode: int = 0) -> int:
         """A descriptor, close-on-exec, of ``path`` resolved inside the image; OSError as the kernel says.
@@ -36,6 +40,13 @@ class Opener(Protocol):
 
     def change(self, change: Change) -> None:
         """Change the tree, every path resolved inside the image; OSError as the kernel says."""
+        ...
+
+    def xattrs(self, paths: Sequence[str], *, follow: bool) -> Iterator[dict[str, bytes]]:
+        """The extended attributes of each path in turn, resolved inside the image; OSError as the kernel says.
+
+        :param follow: of what a link points at, not of the link itself
+        """
         ...
 
     def close(self) -> None:
@@ -51,6 +62,8 @@ class LocalOpener:
 
     :raises CapabilityMissing: the kernel or the container has no openat2
     """
+
+    sees_all_xattrs = True
 
     def __init__(self, root: Path) -> None:
         self._root: Path | None = root
@@ -75,9 +88,20 @@ class LocalOpener:
         """See :meth:`Opener.change`."""
         apply(change, self.open)
 
+    def xattrs(self, paths: Sequence[str], *, follow: bool) -> Iterator[dict[str, bytes]]:
+        """See :meth:`Opener.xattrs`."""
+        return (self._xattrs(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW)) for path in paths)
+
     def close(self) -> None:
         """See :meth:`Opener.close`."""
         self._root = None
+
+    def _xattrs(self, path: str, flags: int) -> dict[str, bytes]:
+        descriptor = self.open(path, flags)
+        try:
+            return read_xattrs(pinned(descriptor))
+        finally:
+            os.close(descriptor)
 
     def _open_root(self) -> int:
         if self._root is None:
@@ -106,16 +130,18 @@ class Entry:
 class ImageRoot:
     """The tree of one mounted image. Paths are absolute inside it.
 
-    An OSError of any method is the builtin class of its errno, with ``filename`` as in ``disk.qcow2:/etc/hostname``.
-    After :meth:`close` they raise ImageUnmounted.
+    An OSError of any method is the builtin class of its errno, with ``filename`` as in
+    ``disk.qcow2 partition 2:/etc/hostname``. After :meth:`close` they raise ImageUnmounted.
 
     :param name: of the image, for messages
     :param mountpoint: the folder on this machine
     :param mode: ``ro``, ``overlay`` or ``rw``, for messages
+    :param partition: its number, for messages; None where the image itself holds the file system
     """
 
-    def __init__(self, name: str, mountpoint: Path, mode: str, opener: Opener) -> None:
+    def __init__(self, name: str, mountpoint: Path, mode: str, opener: Opener, *, partition: int | None = None) -> None:
         self.name, self.mountpoint, self.mode = name, mountpoint, mode
+        self.title = name if partition is None else f"{name} partition {partition}"
         self._opener = opener
         self._closed = False
 
@@ -127,12 +153,12 @@ class ImageRoot:
         self._closed = True
         self._opener.close()
 
-    def label(self, path: PurePosixPath) -> str:
-        """``disk.qcow2:/etc/hostname``."""
-        return f"{self.name}:{path}"
+    def label(self, path: PurePosixPath | str) -> str:
+        """``disk.qcow2 partition 2:/etc/hostname``; without a partition ``disk.raw:/etc/hostname``."""
+        return f"{self.title}:{path}"
 
     @contextmanager
-    def named(self, path: PurePosixPath, other: PurePosixPath | None = None) -> Iterator[None]:
+    def named(self, path: PurePosixPath | str, other: PurePosixPath | None = None) -> Iterator[None]:
         """Give an OSError of the block the names of ``path`` and ``other`` inside the image."""
         try:
             yield
@@ -147,7 +173,7 @@ class ImageRoot:
                 )
             raise named from None
 
-    def open(self, path: PurePosixPath, flags: int, mode: int = 0) -> int:
+    def open(self, path: PurePosixPath | str, flags: int, mode: int = 0) -> int:
         """A descriptor of ``path``; flags and mode as for os.open."""
         with self.named(path):
             return self._open(path, flags, mode)
@@ -162,6 +188,24 @@ class ImageRoot:
         """As os.stat, or os.lstat where ``follow`` is false."""
         with self.opened(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW)) as descriptor:
             return os.fstat(descriptor)
+
+    @property
+    def sees_all_xattrs(self) -> bool:
+        """See :attr:`Opener.sees_all_xattrs`."""
+        return self._opener.sees_all_xattrs
+
+    def xattrs(self, paths: Sequence[str], *, follow: bool) -> list[dict[str, bytes]]:
+        """The extended attributes of each path; not ``follow``: of a link itself."""
+        found = []
+        each = self._opener.xattrs(paths, follow=follow)
+        for path in paths:
+            with self.named(path):
+                try:
+                    found.append(next(each))
+                except OSError:
+                    self._refuse_unmounted(path)
+                    raise
+        return found
 
     def link_text(self, path: PurePosixPath) -> str:
         """What the link says, as it stands. OSError EINVAL where ``path`` is no link."""
@@ -218,6 +262,11 @@ class ImageRoot:
         with self.named(path):
             self._change(Change("symlink", str(path), text))
 
+    def hard_link(self, path: PurePosixPath, existing: PurePosixPath) -> None:
+        """link(2) inside the image: ``path`` becomes one more name of ``existing``."""
+        with self.named(existing, path):
+            self._change(Change("link", str(path), str(existing)))
+
     def rename(self, path: PurePosixPath, target: PurePosixPath) -> None:
         """rename(2) inside the image; ``target`` is replaced where it exists."""
         with self.named(path, target):
@@ -227,17 +276,19 @@ class ImageRoot:
         try:
             self._opener.change(change)
         except OSError:
-            if self._closed:
-                raise ImageUnmounted(image=self.name, path=change.path) from None
+            self._refuse_unmounted(change.path)
             raise
 
-    def _open(self, path: PurePosixPath, flags: int, mode: int = 0) -> int:
+    def _open(self, path: PurePosixPath | str, flags: int, mode: int = 0) -> int:
         try:
             return self._opener.open(str(path), flags, mode)
         except OSError:
-            if self._closed:
-                raise ImageUnmounted(image=self.name, path=str(path)) from None
+            self._refuse_unmounted(str(path))
             raise
+
+    def _refuse_unmounted(self, path: str) -> None:
+        if self._closed:
+            raise ImageUnmounted(image=self.name, path=path) from None
 
     @contextmanager
     def _descriptor(self, path: PurePosixPath, flags: int) -> Iterator[int]:

@@ -1,32 +1,43 @@
-"""``imagemount inspect``: what is in a disk image. Needs no privilege, mounts nothing, changes nothing."""
+"""``imagemount inspect``: what is in a disk image. Needs no privilege, mounts nothing, changes nothing.
+
+Only ``--os``, which reads a file of the installed system, mounts it, read-only and by the helper as a test would.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .config import Settings
 from .engine.image import identify
 from .engine.reader import FileReader, Window
-from .engine.superblock import probe, probe_reader
+from .engine.superblock import probe_on
 from .engine.tables.read import read_table
-from .engine.text import human_size, printable
-from .errors import ImageMountError
-from .image_files import find_image, open_image
-from .terminal import Style, exact_size
+from .engine.tables.selection import AUTO, select
+from .errors import ImageMountError, PartitionNotFound
+from .image_files import Files
+from .inspection_text import render
+from .terminal import Style
+from .unpacking import Unpacker
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from .engine.image import Image
     from .engine.reader import Reader
     from .engine.superblock import Superblock
     from .engine.tables.read import PartitionTable
+    from .inspection_os import System
+
+__all__ = ["Choice", "Inspection", "Volume", "add_arguments", "inspect", "render", "run", "to_json"]
+
+SCHEMA = 1
+"""Of the JSON: raised when a key goes or changes its meaning, not when one comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +49,24 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What ``partition="auto"`` mounts, as far as no file system need be looked into for it.
+
+    The number of a partition, None for the image itself; or ``error``, why that is not clear.
+    """
+
+    partition: int | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """What is in an image. Sizes are in bytes; ``allocated`` is what the file takes on its own file system, None for a
-    block device.
+    block device. Of a compressed image, both are those of the compressed file.
 
     ``whole`` is what the disk as a whole holds, ``volumes`` what each partition that can hold something does, by its
-    number. That there is an inspection means that the image refers to no other file: one that does is refused.
+    number. ``os`` is the installed system, None where it was not asked for. That there is an inspection means that the
+    image refers to no other file: one that does is refused.
     """
 
     path: Path
@@ -54,6 +77,8 @@ class Inspection:
     table: PartitionTable | None
     whole: Volume
     volumes: dict[int, Volume]
+    auto: Choice
+    os: System | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,65 +87,95 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", help="the format that it must have: raw, qcow2, vmdk, ... (default: told from the content)"
     )
+    parser.add_argument(
+        "--os",
+        action="store_true",
+        help="show the installed system too, for which its root is mounted, read-only (root, or sudo -n)",
+    )
+    parser.add_argument(
+        "--partition", help="where --os looks: a number, LABEL=..., ... (default: auto, see partition= of the fixture)"
+    )
+    parser.add_argument(
+        "--architecture", help="whose root partition 'auto' takes: x86-64, arm64, ... (default: this machine's)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object; sizes and offsets are in bytes")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is in the image.
+    """Print what is in the image; 1 where the installed system was asked for and cannot be told.
 
     :raises ImageMountError: the image cannot be read, or is refused
     """
-    found = inspect(args.image, format=args.format)
+    found = inspect(args.image, format=args.format, architecture=args.architecture, tell=_tell)
+    if args.os or args.partition is not None:
+        from .inspection_os import read_system
+
+        system = read_system(found, args.partition or AUTO, format=args.format, architecture=args.architecture)
+        found = replace(found, os=system)
     print(json.dumps(to_json(found), indent=2) if args.json else render(found, Style.of(sys.stdout)))
-    return 0
+    return 1 if found.os and found.os.error else 0
 
 
-def inspect(image: str, *, format: str | None = None) -> Inspection:
+def inspect(
+    image: str,
+    *,
+    format: str | None = None,
+    architecture: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Inspection:
     """What is in ``image``, a path.
 
+    :param architecture: whose root partition ``"auto"`` takes; None is this machine's
+    :param tell: shows the user a line, while a compressed image is unpacked
     :raises ImageNotFound: there is no such file
     :raises ImageUnreadable: the user may not read it
     :raises ImageInvalid: it is no image, or is damaged, or of another format than ``format``
     :raises ImageUnsafe: it refers to another file
+    :raises RequestInvalid: there is no such architecture
     :raises ImageMountError: it cannot be read for another reason, all of which the message says
     """
-    path = find_image(image, ())
-    fd = open_image(path, image, "ro")
-    try:
-        identified = identify(fd, image, format)
+    settings = Settings.from_environment()
+    unpacker = Unpacker(settings.cache, settings.unpack_limit, tell or (lambda _: None))
+    with Files(image, (), "ro", unpacker=unpacker).opened() as opened:
+        identified = identify(opened.descriptors[0], image, format)
+        file = opened.source.stat()
         with _disk(identified) as reader:
             table = read_table(reader, image)
-            whole = _look(reader, Window(0, reader.size), image)
+            disk = Window(0, reader.size)
+            whole = _look(reader, disk, image)
             holders = [one for one in table.partitions if not one.container] if table else []
             volumes = {one.number: _look(reader, one.window, image) for one in holders}
+            by_window = {one.window: volumes[one.number].superblock for one in holders} | {disk: whole.superblock}
             return Inspection(
-                path=path,
+                path=opened.source,
                 format=identified.format,
                 virtual_size=reader.size,
-                file_size=identified.file_size,
-                allocated=None if identified.is_block_device else os.fstat(fd).st_blocks * 512,
+                file_size=identified.file_size if identified.is_block_device else file.st_size,
+                allocated=None if identified.is_block_device else file.st_blocks * 512,
                 table=table,
                 whole=whole,
                 volumes=volumes,
+                auto=_choose(table, by_window, image, architecture),
             )
-    finally:
-        os.close(fd)
 
 
 def to_json(found: Inspection) -> dict[str, Any]:
-    """The inspection as JSON values.
+    """The inspection as JSON values; docs/inspect.md describes each key.
 
-    Keys: ``image`` (absolute path), ``format``, ``virtual_size``, ``file_size``, ``allocated`` (null for a block
+    ``schema``, ``image`` (absolute path), ``format``, ``virtual_size``, ``file_size``, ``allocated`` (null for a block
     device), ``filesystem`` (of the disk as a whole), ``table`` (null, or ``kind``, ``sector_size``, ``uuid``,
-    ``warnings``, ``partitions``). Each partition has ``number``, ``offset``, ``size``, ``type``, ``type_name``,
-    ``uuid``, ``label``, ``logical`` and ``filesystem``. A file system is null where none is known, or has ``type``,
-    ``usage``, ``label``, ``uuid`` and ``version``; or ``error``, where it could not be read.
+    ``warnings``, ``partitions``), ``auto`` (``partition`` and ``error``), ``os`` (null where it was not asked for, or
+    ``partition``, ``id``, ``version_id``, ``name``, ``pretty_name``, ``architecture``, ``error``). Each partition has
+    ``number``, ``offset``, ``size``, ``type``, ``type_name``, ``uuid``, ``label``, ``logical``, ``container``,
+    ``attributes`` and ``filesystem``. A file system is null where none is known, or has ``type``, ``usage``,
+    ``mountable``, ``label``, ``uuid`` and ``version``; or ``error``, where it could not be read.
     """
     table = found.table.to_json() if found.table else None
     for partition in table["partitions"] if table else ():
         volume = found.volumes.get(partition["number"])
         partition["filesystem"] = _volume_json(volume) if volume else None
     return {
+        "schema": SCHEMA,
         "image": str(found.path),
         "format": found.format,
         "virtual_size": found.virtual_size,
@@ -128,29 +183,26 @@ def to_json(found: Inspection) -> dict[str, Any]:
         "allocated": found.allocated,
         "filesystem": _volume_json(found.whole),
         "table": table,
+        "auto": {"partition": found.auto.partition, "error": found.auto.error},
+        "os": found.os.to_json() if found.os else None,
     }
 
 
-def render(found: Inspection, style: Style) -> str:
-    """The inspection as text that is safe to print."""
-    allocated = "" if found.allocated is None else f", {human_size(found.allocated)} allocated"
-    lines = [
-        style.bold(printable(str(found.path))),
-        f"  format        {found.format}",
-        f"  virtual size  {exact_size(found.virtual_size)}",
-        f"  file size     {exact_size(found.file_size)}{allocated}",
-        "  safety        refers to no other file",
-        "",
-        *(found.table.render().splitlines() if found.table else ["No partition table"]),
-        "",
-        style.bold("Content"),
-    ]
-    rows = [(str(number), volume) for number, volume in found.volumes.items()]
-    if not rows or found.whole.superblock:
-        rows.insert(0, ("image", found.whole))
-    width = max(len(place) for place, _ in rows)
-    lines += [f"  {place:>{width}}  {_describe(volume)}" for place, volume in rows]
-    return "\n".join(lines)
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _choose(
+    table: PartitionTable | None,
+    superblocks: dict[Window, Superblock | None],
+    image: str,
+    architecture: str | None,
+) -> Choice:
+    try:
+        chosen = select(table, AUTO, image, probe=superblocks.get, architecture=architecture)
+    except PartitionNotFound as error:
+        return Choice(None, error.reason)
+    return Choice(chosen.number if chosen else None)
 
 
 @contextmanager
@@ -172,9 +224,7 @@ def _disk(image: Image) -> Iterator[Reader]:
 
 def _look(reader: Reader, window: Window, image: str) -> Volume:
     try:
-        if isinstance(reader, FileReader):
-            return Volume(probe(reader.fd, window, image=image))
-        return Volume(probe_reader(reader, window, image=image))
+        return Volume(probe_on(reader, window, image=image))
     except ImageMountError as error:
         return Volume(None, str(error))
 
@@ -185,15 +235,4 @@ def _volume_json(volume: Volume) -> dict[str, Any] | None:
     found = volume.superblock
     if found is None:
         return None
-    return {name: getattr(found, name) for name in ("type", "usage", "label", "uuid", "version")}
-
-
-def _describe(volume: Volume) -> str:
-    found = volume.superblock
-    if found is None:
-        return printable(volume.error or "nothing that is known")
-    words = [found.type if found.usage == "filesystem" else f"{found.type} ({found.usage}, not mountable)"]
-    words += [f"version {found.version}"] if found.version else []
-    words += [f'label "{found.label}"'] if found.label else []
-    words += [f"uuid {found.uuid}"] if found.uuid else []
-    return printable("  ".join(words))
+    return {name: getattr(found, name) for name in ("type", "usage", "mountable", "label", "uuid", "version")}

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from .config import Settings
 from .session import MountSession
+from .terminal import drawer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .image_files import Images
+    from .image_files import BackingChoice, Images
     from .mounted_image import BlockDevice, MountedImage
+    from .mounted_system import MountedSystem
     from .pending import Pending
 
 
@@ -36,6 +38,7 @@ def mount_image(
     verity: str | None = None,
     architecture: str | None = None,
     overlay_size: int | None = None,
+    backing: BackingChoice = "refuse",
 ) -> Pending[MountedImage]:
     """A context manager that mounts ``image``, as :meth:`.session.MountSession.mount` says.
 
@@ -59,6 +62,40 @@ def mount_image(
         verity=verity,
         architecture=architecture,
         overlay_size=overlay_size,
+        backing=backing,
+    )
+
+
+def mount_system(
+    image: Images,
+    partition: int | str = "auto",
+    *,
+    format: str | None = None,
+    mode: str = "ro",
+    backend: str | None = None,
+    timeout: float | None = None,
+    passphrase: str | bytes | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    architecture: str | None = None,
+    overlay_size: int | None = None,
+    backing: BackingChoice = "refuse",
+) -> Pending[MountedSystem]:
+    """A context manager that mounts the system in ``image``, as :meth:`.session.MountSession.mount_system` says.
+
+    See also :func:`mount_image`.
+    """
+    return _session().mount_system(
+        image,
+        partition,
+        format=format,
+        mode=mode,
+        backend=backend,
+        timeout=timeout,
+        passphrase=passphrase,
+        key_file=key_file,
+        architecture=architecture,
+        overlay_size=overlay_size,
+        backing=backing,
     )
 
 
@@ -76,6 +113,7 @@ def attach_image(
     key_file: str | os.PathLike[str] | None = None,
     verity: str | None = None,
     overlay_size: int | None = None,
+    backing: BackingChoice = "refuse",
 ) -> Pending[BlockDevice]:
     """A context manager that attaches ``image``, as :meth:`.session.MountSession.attach` says; see also mount_image."""
     return _session().attach(
@@ -91,13 +129,14 @@ def attach_image(
         key_file=key_file,
         verity=verity,
         overlay_size=overlay_size,
+        backing=backing,
     )
 
 
 def _session() -> MountSession:
     """A scope that never ends by itself, and leaves the signal handlers of the program alone."""
     settings = Settings.from_environment()
-    return MountSession(settings, test=_caller(), folders=(*settings.path, Path.cwd()))
+    return MountSession(settings, test=_caller(), folders=(*settings.path, Path.cwd()), draw=drawer())
 
 
 def _caller() -> str:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from .client import Client
     from .image_root import Opener
+    from .running.starter import Starter
 
-Thing = TypeVar("Thing", MountedImage, BlockDevice)
+Thing = TypeVar("Thing", bound=MountedImage | BlockDevice)
 
 
 class Scope(Protocol):
@@ -104,6 +105,12 @@ class Pending(Generic[Thing]):
         """pid of the helper that has it."""
         return self._claimed[0].helper_pid if self._claimed else None
 
+    @property
+    def claimed(self) -> tuple[Client, int]:
+        """Who has it, and under which number; it must have been claimed."""
+        assert self._claimed is not None
+        return self._claimed
+
     def close(self) -> None:
         """Release it, if it is open."""
         thing = self._thing
@@ -116,6 +123,13 @@ class Pending(Generic[Thing]):
         """What opens files inside the image, which the helper has mounted at ``root``."""
         assert self._claimed is not None
         return opener_for(*self._claimed, root)
+
+    def starter(self, *, allowed: bool) -> Starter:
+        """What starts commands of the image, where they are ``allowed``."""
+        from .running.starter import Starter
+
+        assert self._claimed is not None
+        return Starter(*self._claimed, allowed=allowed)
 
     def refuse_when_over(self) -> None:
         """Called around each request.

@@ -6,14 +6,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ProgramFailed
 from .programs import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from .capabilities import Capabilities
     from .machine import Machine
+
+    class OnMachine(Protocol):
+        """What the probes ask that need no other capability."""
+
+        @property
+        def machine(self) -> Machine: ...
+
 
 UML_ARCHITECTURES = ("x86_64",)
 """Machines, as uname(2) names them, for which Debian has User-Mode Linux that works here."""
@@ -21,7 +28,7 @@ UML_ARCHITECTURES = ("x86_64",)
 _SUDO_TIMEOUT = 5.0  # seconds
 
 
-def root(here: Capabilities) -> str | None:
+def root(here: OnMachine) -> str | None:
     machine = here.machine
     if machine.uid != 0:
         return f"the user is {machine.uid}, not root"
@@ -32,7 +39,7 @@ def root(here: Capabilities) -> str | None:
     return None
 
 
-def sudo_usable(here: Capabilities) -> str | None:
+def sudo_usable(here: OnMachine) -> str | None:
     if here.machine.program("sudo") is None:
         return "sudo is not installed"
     if here.machine.status("NoNewPrivs") == "1":
@@ -45,6 +52,8 @@ def sudo_usable(here: Capabilities) -> str | None:
 def sudo(here: Capabilities) -> str | None:
     if reason := sudo_usable(here):
         return reason
+    from .errors import ProgramFailed
+
     path = here.machine.program("sudo") or "sudo"
     try:
         run([path, "-n", "true"], timeout=_SUDO_TIMEOUT)
@@ -62,7 +71,7 @@ def privileged(here: Capabilities) -> str | None:
     return f"{no_root}, and {no_sudo}" if no_sudo else None
 
 
-def loop_driver(here: Capabilities) -> str | None:
+def loop_driver(here: OnMachine) -> str | None:
     machine = here.machine
     if machine.kernel() < (5, 8):
         return f"the kernel {machine.release} has no LOOP_CONFIGURE; 5.8 or later is needed"
@@ -75,7 +84,7 @@ def loop_driver(here: Capabilities) -> str | None:
     return _not_openable(machine, "dev/loop-control") if loaded and machine.uid == 0 else None
 
 
-def nbd_driver(here: Capabilities) -> str | None:
+def nbd_driver(here: OnMachine) -> str | None:
     machine = here.machine
     if machine.exists("sys/module/nbd") or machine.exists("sys/block/nbd0"):
         return None
@@ -102,7 +111,7 @@ def device(driver: Callable[[Capabilities], str | None], here: Capabilities) -> 
     return driver(here) or here["privileged"]
 
 
-def fuse(here: Capabilities) -> str | None:
+def fuse(here: OnMachine) -> str | None:
     machine = here.machine
     loaded = "\tfuse\n" in machine.read("proc/filesystems")
     if not loaded and (reason := machine.not_loadable("fuse")):
@@ -111,7 +120,7 @@ def fuse(here: Capabilities) -> str | None:
         return _no_node("/dev/fuse", "fuse", loaded)
     if loaded and (reason := _not_openable(machine, "dev/fuse")):
         return reason
-    if reason := here["qemu"]:
+    if reason := qemu(here):
         return reason
     if not _exports_fuse(Path(machine.program("qemu-storage-daemon") or "")):
         return "qemu-storage-daemon was built without FUSE exports"
@@ -148,6 +157,13 @@ def _exports_fuse(daemon: Path) -> bool:
             return any(content.find(mark) >= 0 for mark in (b"libfuse3.so", b"[type=]fuse,"))
 
 
+def md_driver(here: Capabilities) -> str | None:
+    machine = here.machine
+    if not machine.exists("sys/module/md_mod") and (reason := machine.not_loadable("md_mod")):
+        return f"the kernel has no MD: /sys/module/md_mod is absent and {reason}"
+    return None
+
+
 def device_mapper(here: Capabilities) -> str | None:
     machine = here.machine
     loaded = "device-mapper" in machine.read("proc/misc")
@@ -166,7 +182,11 @@ def filesystem(fstype: str, module: str, here: Capabilities) -> str | None:
     return None
 
 
-def programs(names: tuple[str, ...], here: Capabilities) -> str | None:
+def qemu(here: OnMachine) -> str | None:
+    return programs(("qemu-storage-daemon",), here)
+
+
+def programs(names: tuple[str, ...], here: OnMachine) -> str | None:
     absent = [name for name in names if here.machine.program(name) is None]
     if not absent:
         return None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from .helper.journal import Record
+    from .helper.record import Record
 
 _DAY = 86400
 

@@ -7,13 +7,13 @@ import os
 import shlex
 import signal
 import subprocess
-from typing import IO, TYPE_CHECKING
-
-from .errors import ProgramFailed
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from .errors import ProgramFailed
 
 _log = logging.getLogger(__name__)
 
@@ -22,11 +22,15 @@ _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PACKAGES = {
     "blkid": "util-linux",
+    "cryptsetup": "cryptsetup-bin",
     "debugfs": "e2fsprogs",
     "fusermount3": "fuse3",
     "kpartx": "kpartx",
     "linux.uml": "user-mode-linux",
+    "lvm": "lvm2",
+    "lz4": "lz4",
     "mcopy": "mtools",
+    "mdadm": "mdadm",
     "mke2fs": "e2fsprogs",
     "mkfs.btrfs": "btrfs-progs",
     "mkfs.erofs": "erofs-utils",
@@ -41,6 +45,8 @@ PACKAGES = {
     "sfdisk": "fdisk",
     "xfs_db": "xfsprogs",
     "sudo": "sudo",
+    "veritysetup": "cryptsetup-bin",
+    "zstd": "zstd",
 }
 """Program name to the Debian package that has it."""
 
@@ -95,18 +101,16 @@ def run(
             check=False,
         )
     except FileNotFoundError:
-        raise ProgramFailed(argv=list(argv), returncode=127, reason="not found", hint=not_found(argv[0])) from None
+        raise _failed(argv, returncode=127, reason="not found", hint=not_found(argv[0])) from None
     except subprocess.TimeoutExpired as error:
         stderr = _tail(error.stderr or b"")
         reason = f"did not end within {timeout:.0f} s and was killed"
-        raise ProgramFailed(argv=list(argv), returncode=-signal.SIGKILL, reason=reason, stderr=stderr) from None
+        raise _failed(argv, returncode=-signal.SIGKILL, reason=reason, stderr=stderr) from None
     if done.returncode:
         reason = f"exit status {done.returncode}"
         if done.returncode < 0:
             reason = f"ended by {signal.Signals(-done.returncode).name}"
-        raise ProgramFailed(
-            argv=list(argv), returncode=done.returncode, reason=reason, stderr=_tail(done.stderr or done.stdout)
-        )
+        raise _failed(argv, returncode=done.returncode, reason=reason, stderr=_tail(done.stderr or done.stdout))
     return done.stdout
 
 
@@ -119,8 +123,15 @@ def stream(argv: Sequence[str], *, extra_environment: Mapping[str, str] | None =
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, env=environment(extra_environment), check=False)
     except FileNotFoundError:
-        raise ProgramFailed(argv=list(argv), returncode=127, reason="not found", hint=not_found(argv[0])) from None
+        raise _failed(argv, returncode=127, reason="not found", hint=not_found(argv[0])) from None
     return done.returncode
+
+
+def _failed(argv: Sequence[str], **facts: Any) -> ProgramFailed:
+    # The report header asks this module for programs in every pytest run, and needs no error.
+    from .errors import ProgramFailed
+
+    return ProgramFailed(argv=list(argv), **facts)
 
 
 def _tail(output: bytes) -> str:

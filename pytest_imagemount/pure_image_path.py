@@ -7,6 +7,8 @@ from functools import total_ordering
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Self
 
+from .path_pattern import path_matcher
+
 if TYPE_CHECKING:
     from .image_root import ImageRoot
 
@@ -28,7 +30,8 @@ class PureImagePath:
         return str(self._path)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._root.name!r}, {str(self)!r})"
+        # The image comes first and whole: pytest shows this below a failed assertion, and cuts the middle of long ones.
+        return f"{type(self).__name__}({self._root.title!r}, {str(self)!r})"
 
     def __hash__(self) -> int:
         return hash((self._root, self._path))
@@ -49,6 +52,26 @@ class PureImagePath:
     def joinpath(self, *others: str | os.PathLike[str]) -> Self:
         """The path with ``others`` added; an absolute one starts again at the image's root. ``..`` is kept."""
         return self._at(self._path.joinpath(*map(self._text, others)))
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message: ``disk.qcow2 partition 2:/etc/hostname``."""
+        return self._root.label(self._path)
+
+    @property
+    def drive(self) -> str:
+        """Empty, as in every POSIX path."""
+        return self._path.drive
+
+    @property
+    def root(self) -> str:
+        """``/``: that of the image."""
+        return self._path.root
+
+    @property
+    def anchor(self) -> str:
+        """``/``: that of the image."""
+        return self._path.anchor
 
     @property
     def name(self) -> str:
@@ -97,17 +120,47 @@ class PureImagePath:
         """The path with another suffix, or none for an empty string."""
         return self._at(self._path.with_suffix(suffix))
 
-    def relative_to(self, other: str | os.PathLike[str]) -> PurePosixPath:
-        """The rest of the path below ``other``; ValueError where it does not start with that."""
-        return self._path.relative_to(self._inside(other)._path)
+    def as_posix(self) -> str:
+        """The text, as str() gives it."""
+        return str(self)
+
+    def is_absolute(self) -> bool:
+        """True: a path of an image starts at the image's root."""
+        return True
+
+    def absolute(self) -> Self:
+        """The path itself."""
+        return self
+
+    def relative_to(self, other: str | os.PathLike[str], *, walk_up: bool = False) -> PurePosixPath:
+        """The rest of the path below ``other``; ValueError where it does not start with that.
+
+        :param walk_up: put ``..`` in front, as many as it takes, where it does not; by the text alone, as in pathlib
+        """
+        start = self._inside(other)._path
+        steps = 0
+        while walk_up and not self._path.is_relative_to(start):
+            if start.name == "..":
+                raise ValueError(f"from {str(other)!r} nothing can be told by its text, for its '..'")
+            start, steps = start.parent, steps + 1
+        return PurePosixPath(*[".."] * steps, self._path.relative_to(start))
 
     def is_relative_to(self, other: str | os.PathLike[str]) -> bool:
         """Whether the path starts with ``other``."""
         return self._path.is_relative_to(self._inside(other)._path)
 
-    def match(self, pattern: str) -> bool:
-        """As PurePosixPath.match: a relative pattern is compared from the right."""
+    def match(self, pattern: str, *, case_sensitive: bool | None = None) -> bool:
+        """As PurePosixPath.match: a relative pattern is compared from the right. Case matters unless told."""
+        if case_sensitive is False:
+            return PurePosixPath(str(self).lower()).match(pattern.lower())
         return self._path.match(pattern)
+
+    def full_match(self, pattern: str, *, case_sensitive: bool | None = None) -> bool:
+        """Whether all of the path matches, as in Python 3.13: ``**`` is any number of parts, ``*`` stays in one.
+
+        A pattern is as absolute as the path: ``"etc/*"`` and ``"/etc/*"`` are the same. Case matters unless told.
+        """
+        return path_matcher(pattern, case_sensitive=case_sensitive is not False)(str(self))
 
     def _text(self, other: str | os.PathLike[str]) -> str:
         """The text of a path that is to be read inside the image."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .client import current_client
 from .errors import CapabilityMissing, ImageMountError, RequestInvalid, TeardownError
 from .facts import DeviceFacts, MountFacts
 from .helper.protocol import Open, Release
 from .image_files import Files
-from .keep import KeepFailed, kept_text
 from .mounted_image import BlockDevice, MountedImage
 from .pending import LIVE, Pending
 from .signals import Deferred
+from .unpacking import Unpacker
 from .waiting import Wait
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from .client import Client
     from .config import Settings
-    from .image_files import Images
+    from .image_files import BackingChoice, Images
+    from .mounted_system import MountedSystem
+
+Mounted = TypeVar("Mounted", bound=MountedImage)
 
 
 class MountSession:
@@ -40,6 +43,7 @@ class MountSession:
     :param failed: whether a test of the scope failed, so that what is mounted at its end is kept; None keeps nothing
     :param guarded: let SIGTERM and SIGHUP run the finalizers while something is mounted
     :param tell: shows the user a line; None writes it to stderr
+    :param draw: shows the user a line in the place of the one before; None where there is no terminal
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class MountSession:
         failed: Callable[[], bool] | None = None,
         guarded: bool = False,
         tell: Callable[[str], None] | None = None,
+        draw: Callable[[str], None] | None = None,
     ) -> None:
         self.test = test
         self.over = False
@@ -65,6 +70,7 @@ class MountSession:
         self._failed = failed
         self._guarded = guarded
         self._tell = tell or _tell
+        self._draw = draw
         self._open: dict[Pending[Any], None] = {}
 
     def __enter__(self) -> Self:
@@ -92,6 +98,8 @@ class MountSession:
     def _close_one(self, pending: Pending[Any], keep: bool, failures: list[str]) -> None:
         try:
             if keep:
+                from .keep import kept_text  # imports pytest, as does whoever keeps
+
                 text = kept_text(self.test, pending.thing)
                 pending.keep()
                 LIVE.kept.append(text)
@@ -106,7 +114,11 @@ class MountSession:
         """Asked by ``pending`` when its block is left. Never, unless what failed tests mount is to be kept."""
         # Whether an exception fails the test is known only later: pytest.raises may stand around it. A block that ends
         # well among the finalizers is that of a fixture, which held the image while the test failed.
-        return self._failed is not None and (error is not None or (KeepFailed.tearing_down and self._failed()))
+        if self._failed is None:
+            return False
+        from .keep import KeepFailed
+
+        return error is not None or (KeepFailed.tearing_down and self._failed())
 
     def adopt(self, pending: Pending[Any]) -> None:
         """Called by ``pending`` before the helper is asked for it."""
@@ -137,6 +149,7 @@ class MountSession:
         verity: str | None = None,
         architecture: str | None = None,
         overlay_size: int | None = None,
+        backing: BackingChoice = "refuse",
     ) -> Pending[MountedImage]:
         """A context manager that mounts ``image`` and gives a :class:`~.mounted_image.MountedImage`.
 
@@ -160,6 +173,8 @@ class MountSession:
         :param verity: root hash of dm-verity, hexadecimal: data that does not fit it cannot be read
         :param architecture: whose root partition ``"auto"`` means, as ``"aarch64"``; None is this machine's
         :param overlay_size: bytes that mode ``"overlay"`` may take; None is as many as there are
+        :param backing: ``"refuse"``: an image that refers to other files is an error; ``"allow"``: those in the folders
+            of ``imagemount_backing_folders`` are opened; or a list of such folders
         :raises ImageMountError: on entering, whatever the reason; nothing is left behind
         """
         request = {
@@ -175,15 +190,57 @@ class MountSession:
             "architecture": architecture,
             "overlay_size": overlay_size,
         }
-        files = Files(image, self._folders, mode, mountpoint=mountpoint, passphrase=passphrase, key_file=key_file)
+        files = self._files(
+            image,
+            mode,
+            mountpoint=mountpoint,
+            passphrase=passphrase,
+            key_file=key_file,
+            format=format,
+            backing=backing,
+        )
 
         def open_it(pending: Pending[MountedImage]) -> MountedImage:
-            facts = self._ask(pending, files, request, timeout)
-            with Deferred():  # a descriptor of the mount that an interrupt let drop would keep it busy
-                known = MountFacts.from_wire(facts)
-                return MountedImage(known, pending.release, opener=pending.opener(known.mountpoint))
+            return self.open(MountedImage, pending, files, request, timeout)
 
         return Pending(self, files.name, open_it, MountedImage.unmount)
+
+    def mount_system(
+        self,
+        image: Images,
+        partition: int | str = "auto",
+        *,
+        format: str | None = None,
+        mode: str = "ro",
+        backend: str | None = None,
+        timeout: float | None = None,
+        passphrase: str | bytes | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+        architecture: str | None = None,
+        overlay_size: int | None = None,
+        backing: BackingChoice = "refuse",
+    ) -> Pending[MountedSystem]:
+        """A context manager that mounts an installed system and gives a :class:`~.mounted_system.MountedSystem`.
+
+        The root of ``image`` is mounted, and below it what its own fstab says, in order and without ``noauto``, swap
+        and network file systems; what fstab does not mention is placed by partition type, as the Discoverable
+        Partitions Specification has it. The parameters are those of :meth:`mount`.
+
+        :param partition: the root's; ``"auto"`` finds it
+        :raises ImageMountError: also where something that the system needs to boot cannot be mounted
+        """
+        from .assembling import SystemWish, assemble
+
+        request = {
+            "format": format,
+            "mode": mode,
+            "backend": self._settings.backend if backend is None else backend,
+            "architecture": architecture,
+            "overlay_size": overlay_size,
+        }
+        files = self._files(image, mode, passphrase=passphrase, key_file=key_file, format=format, backing=backing)
+        wish = SystemWish(files, request, partition, timeout)
+        return assemble(self, wish)
 
     def attach(
         self,
@@ -200,6 +257,7 @@ class MountSession:
         key_file: str | os.PathLike[str] | None = None,
         verity: str | None = None,
         overlay_size: int | None = None,
+        backing: BackingChoice = "refuse",
     ) -> Pending[BlockDevice]:
         """A context manager that makes ``image`` a block device and gives a :class:`~.mounted_image.BlockDevice`.
 
@@ -221,7 +279,7 @@ class MountSession:
             "verity": verity,
             "overlay_size": overlay_size,
         }
-        files = Files(image, self._folders, mode, passphrase=passphrase, key_file=key_file)
+        files = self._files(image, mode, passphrase=passphrase, key_file=key_file, format=format, backing=backing)
 
         def open_it(pending: Pending[BlockDevice]) -> BlockDevice:
             facts = self._ask(pending, files, request, timeout)
@@ -229,11 +287,26 @@ class MountSession:
 
         return Pending(self, files.name, open_it, BlockDevice.detach)
 
+    def open(
+        self, kind: type[Mounted], pending: Pending[Any], files: Files, request: dict[str, Any], timeout: float | None
+    ) -> Mounted:
+        """Have the helper mount what ``request`` says, as ``pending``."""
+        facts = self._ask(pending, files, request, timeout)
+        with Deferred():  # a descriptor of the mount that an interrupt let drop would keep it busy
+            known = MountFacts.from_wire(facts)
+            starter = pending.starter(allowed=self._settings.run == "allow")
+            return kind(known, pending.release, opener=pending.opener(known.mountpoint), starter=starter)
+
+    def _files(self, image: Images, mode: str, **options: Any) -> Files:
+        settings = self._settings
+        unpacker = Unpacker(settings.cache, settings.unpack_limit, self._tell, self._draw)
+        return Files(image, self._folders, mode, listed=settings.backing_folders, unpacker=unpacker, **options)
+
     def _ask(
         self, pending: Pending[Any], files: Files, request: dict[str, Any], timeout: float | None
     ) -> dict[str, Any]:
-        with files.opened() as opened:
-            try:
+        try:
+            with files.opened(key_only="under" in request) as opened:
                 with Deferred():  # a helper that is half started is nobody's
                     client = current_client(self._settings, worker=self._worker, nbd_start=self._nbd_start)
                     mount = pending.claim(client)
@@ -246,10 +319,10 @@ class MountSession:
                     **request,
                 )
                 return self._until_free(pending, client, open_request, opened.descriptors, timeout)
-            except CapabilityMissing as missing:
-                if self._unavailable is not None:
-                    self._unavailable(missing)
-                raise
+        except CapabilityMissing as missing:
+            if self._unavailable is not None:
+                self._unavailable(missing)
+            raise
 
     def _until_free(
         self, pending: Pending[Any], client: Client, request: Open, fds: tuple[int, ...], timeout: float | None

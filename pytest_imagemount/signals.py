@@ -6,6 +6,7 @@ thread, and the main thread then calls the Python handler whatever its own mask 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed has it under its public name only
 import ctypes
 import os
 import signal
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Self
 
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
-_DEFERRED = (signal.SIGINT, *_ENDING)
+_ENDING = (int(signal.SIGTERM), int(signal.SIGHUP))
+_DEFERRED = (int(signal.SIGINT), *_ENDING)
+_DEFAULT, _IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
+
+# What ``signal`` wraps. Its own functions make an enumeration's member of every number and handler that they give,
+# which made a deferral cost 60 µs, and there are three to a mount.
+_getsignal, _setsignal = _signal.getsignal, _signal.signal
 
 # From then on a Ctrl-C gets through, so that a helper that hangs cannot make the process deaf. Above the 4 s that
 # undoing everything may take.
@@ -57,15 +63,15 @@ class Deferred:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _DEFERRED:
-                handler: Any = signal.getsignal(number)
+                handler = _getsignal(number)
                 if isinstance(handler, Deferred):
                     if handler._active:
                         continue
                     handler = _handler_of(number)
-                if handler is None or handler is signal.SIG_IGN:
+                if handler is None or handler == _IGNORED:
                     continue
                 self._handlers[number] = handler
-                signal.signal(number, self)
+                _setsignal(number, self)
             self._until = time.monotonic() + self._limit
             self._active = True
         return self
@@ -76,18 +82,19 @@ class Deferred:
         self._active = False
         try:
             for number, handler in self._handlers.items():
-                found = signal.signal(number, handler)
+                found = _setsignal(number, handler)
                 if found is not self and found is not None:  # the block has set one of its own
-                    signal.signal(number, found)
+                    _setsignal(number, found)
         finally:
-            _raise_each(list(self._came))
+            if self._came:
+                _raise_each(list(self._came))
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """As the handler of ``number``."""
         if self._active and time.monotonic() < self._until:
             self._came[number] = None
         else:
-            signal.signal(number, self._handlers[number])
+            _setsignal(number, self._handlers[number])
             signal.raise_signal(number)
 
 
@@ -101,13 +108,13 @@ def _raise_each(numbers: list[int]) -> None:
 
 
 def _deferral_of(number: int) -> Deferred | None:
-    handler: Any = signal.getsignal(number)
+    handler: Any = _getsignal(number)
     return handler if isinstance(handler, Deferred) else None
 
 
 def _handler_of(number: int) -> Any:
     """The handler of ``number``, as it is where nothing is deferred; None where it was not set from Python."""
-    handler: Any = signal.getsignal(number)
+    handler: Any = _getsignal(number)
     while isinstance(handler, Deferred):
         handler = handler._handlers[number]
     return handler
@@ -119,7 +126,7 @@ def _set_handler(number: int, handler: Any) -> None:
     if holder is not None and holder._active:
         holder._handlers[number] = handler
     else:
-        signal.signal(number, handler)
+        _setsignal(number, handler)
 
 
 class Guard:
@@ -155,7 +162,7 @@ class Guard:
         for number in _ENDING:
             handler = _handler_of(number)
             # Ours may stand there still: a test that had its own in the meantime has set it back.
-            if number not in self._set and (handler is signal.SIG_DFL or handler is self):
+            if number not in self._set and (handler == _DEFAULT or handler is self):
                 self._set.append(number)
                 _set_handler(number, self)
         if with_parent and signal.SIGTERM in self._set and not _parent_death_signal():
@@ -202,12 +209,12 @@ class Guard:
     def _set_back(self) -> None:
         for number in self._set:
             if _handler_of(number) is self:
-                _set_handler(number, signal.SIG_DFL)
+                _set_handler(number, _DEFAULT)
         self._set.clear()
 
 
 def _end_by(number: int) -> None:
-    signal.signal(number, signal.SIG_DFL)
+    _setsignal(number, _DEFAULT)
     signal.raise_signal(number)
 
 

@@ -18,6 +18,9 @@ DISCOVERED: Final = "partition type"
 # Where the Discoverable Partitions Specification (UAPI.2) and systemd-gpt-auto-generator(8) mount each role.
 _PLACES = {"usr": "/usr", "home": "/home", "srv": "/srv", "var": "/var", "tmp": "/var/tmp"}
 
+PLACES = (*_PLACES.values(), "/boot", "/efi")
+"""Every place where a partition may go by its type."""
+
 _IDENTITY = re.compile(r"(UUID|LABEL|PARTUUID|PARTLABEL)=(.+)", re.DOTALL)
 _BY = re.compile(r"/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)", re.DOTALL)
 _MAPPED = re.compile(r"/dev/mapper/((?:[^/-]|--)+)-((?:[^/-]|--)+)")
@@ -76,13 +79,13 @@ class Submount:
     """One file system below the root.
 
     :param target: absolute, as in the system: ``/boot/efi``
-    :param partition: as for :meth:`.session.MountSession.mount`
+    :param partition: as for :meth:`.session.MountSession.mount`; None is the image itself
     :param optional: the system boots without it (``nofail``)
     :param origin: :data:`FSTAB` or :data:`DISCOVERED`
     """
 
     target: str
-    partition: int | str
+    partition: int | str | None
     fstype: str | None = None
     options: tuple[str, ...] = ()
     subvolume: str | None = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .engine.text import human_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self, TextIO
 
 
@@ -37,6 +39,10 @@ class Style:
     def bad(self, text: str) -> str:
         return self._paint("31", text)
 
+    def tint(self, index: int, text: str) -> str:
+        """One of six colours, neighbours of which are easily told apart."""
+        return self._paint(("34", "32", "33", "35", "36", "31")[index % 6], text)
+
     @property
     def yes(self) -> str:
         return self.good("✓" if self.unicode else "ok")
@@ -58,3 +64,14 @@ def exact_size(count: int) -> str:
     """A size in bytes, human and exact: ``64 MiB (67,108,864 bytes)``; below 1 KiB only the exact one."""
     exact = f"{count:,} byte{'' if count == 1 else 's'}"
     return exact if count < 1024 else f"{human_size(count)} ({exact})"
+
+
+def drawer() -> Callable[[str], None] | None:
+    """Shows, on the terminal that stderr is, a line in the place of the one before; None where stderr is none."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return None
+
+    def draw(line: str) -> None:
+        print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    return draw

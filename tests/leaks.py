@@ -34,7 +34,7 @@ def snapshot(*, own_processes: bool = True) -> frozenset[str]:
     if own_processes:
         lines += [f"run folder {entry}" for entry in run_folder().iterdir()]
     # A helper's folder, and by it its devices, are called after its pid.
-    tokens = re.compile("|".join(rf"[/:]{pid}-\w+[/:]|/{pid}-\w+$" for pid in others) or "(?!)")
+    tokens = re.compile("|".join(rf"[/:]{pid}-\w+[/:]|/{pid}-\w+$|[-_]{pid}-[0-9a-f]+-" for pid in others) or "(?!)")
     return frozenset(line for line in lines if not tokens.search(line))
 
 
@@ -54,8 +54,9 @@ def nbds() -> list[str]:
 
 
 def mappings() -> list[str]:
-    """Every mapping of the device mapper."""
-    return [f"mapping {name.read_text().strip()}" for name in Path("/sys/block").glob("dm-*/dm/name")]
+    """Every mapping of the device mapper, and every array of ours."""
+    names = [f"mapping {name.read_text().strip()}" for name in Path("/sys/block").glob("dm-*/dm/name")]
+    return names + [f"array {array.name}" for array in Path("/sys/block").glob("md_*")]
 
 
 def locks() -> list[str]:

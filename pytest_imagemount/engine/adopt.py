@@ -6,11 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from ..errors import DeviceFailed, ImageMountError, StageError, TeardownError
-from . import block_devices, device_mapper, loop
-from .mount import State
+from . import block_devices, loop
+from .stages import State
 from .target import Target
 from .undo import UndoStack, wait_until
 from .unmounting import unmount
+from .volumes import dm
 
 if TYPE_CHECKING:
     import os
@@ -57,7 +58,7 @@ class AdoptedMount:
         undo = UndoStack()
         for entry in reversed(self._stack):
             if entry.mapping is not None:
-                undo.push(f"remove mapping {entry.mapping}", lambda name=entry.mapping: device_mapper.remove(name))  # type: ignore[misc]
+                undo.push(f"remove mapping {entry.mapping}", lambda name=entry.mapping: dm.remove(name))  # type: ignore[misc]
         undo.close(f"unmap of /dev/{self.device.name}")
         self.state = State.ATTACHED
 

@@ -84,9 +84,17 @@ _ON_BLOCK_DEVICES = frozenset({
 })
 # fmt: on
 
+_seen_on_block_devices: set[str] = set()
+
 
 def is_block_filesystem(fstype: str) -> bool:
     """Whether ``fstype`` mounts a block device."""
+    if fstype not in _seen_on_block_devices and _is_block_filesystem(fstype):
+        _seen_on_block_devices.add(fstype)
+    return fstype in _seen_on_block_devices
+
+
+def _is_block_filesystem(fstype: str) -> bool:
     for line in Path("/proc/filesystems").read_text().splitlines():
         kind, name = line.split("\t")
         if name == fstype:

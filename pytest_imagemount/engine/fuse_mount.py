@@ -28,15 +28,26 @@ class FuseMount(Mount):
 
     def _attach(self, undo: UndoStack) -> Reader:
         daemon = self.workspace.daemon
-        node = open_disk(daemon, self.image, self.wanted.mode, self.workspace.make_scratch_file, undo)
-        path = self.workspace.fresh_path("export")
-        path.touch(mode=0o600)
-        undo.push(f"remove {path.name}", path.unlink)
+        wanted = self.wanted
+        node = open_disk(
+            daemon,
+            self.image,
+            wanted.mode,
+            self.workspace.make_scratch_file,
+            undo,
+            overlay_size=wanted.overlay_size,
+        )
+        path = self.workspace.make_export_file(undo)
         export = daemon.export_file(node, path, writable=not self._readonly)
-        undo.push(f"remove the FUSE export {path.name}", lambda: daemon.remove_export(export))
+        undo.push(f"remove the FUSE export {path.name}", lambda: daemon.remove_export(export, and_node=node))
         self._fd = os.open(path, (os.O_RDONLY if self._readonly else os.O_RDWR) | os.O_CLOEXEC)
         undo.push(f"close {path.name}", self._close_export)
         return FileReader(self._fd, os.fstat(self._fd).st_size)
+
+    def _share(self, base: Mount) -> None:
+        super()._share(base)
+        assert isinstance(base, FuseMount)
+        self._fd = base._fd
 
     def _close_export(self) -> None:
         # Closing asks the daemon, and where that is dead the kernel answers ENOTCONN; the descriptor is closed all the

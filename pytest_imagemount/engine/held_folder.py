@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -63,7 +62,7 @@ class HeldFolder:
     """
 
     def __init__(self, parent: Path) -> None:
-        self.token = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.token = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._descriptors: list[int] = []
         try:
             self._make(parent)
@@ -75,12 +74,12 @@ class HeldFolder:
     @property
     def call(self) -> Path:
         """The folder, for system calls of this process."""
-        return Path(f"/proc/self/fd/{self.fd}")
+        return self._call
 
     @property
     def path(self) -> Path:
         """Where the folder is now, for people and other processes."""
-        return self.call.readlink()
+        return self._call.readlink()
 
     def remove(self) -> None:
         """Remove the folder if nothing is in it but what was made here; twice is fine.
@@ -103,6 +102,7 @@ class HeldFolder:
         unfinished = UNFINISHED + self.token
         os.mkdir(unfinished, 0o755, dir_fd=self._parent)
         self.fd = self._keep(os.open(unfinished, _DIRECTORY, dir_fd=self._parent))
+        self._call = Path(f"/proc/self/fd/{self.fd}")
         if os.fstat(self.fd).st_uid != os.geteuid():
             raise PermissionError(None, f"{unfinished} was exchanged")
         os.fchmod(self.fd, 0o755)  # whatever the umask

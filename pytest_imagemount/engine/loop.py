@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 import struct
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CLR_FD = 0x4C01
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_CONFIGURE = 0x4C0A
+_BLKGETDISKSEQ = 0x80081280  # linux/fs.h
 
 _READ_ONLY = 1
 _AUTOCLEAR = 4
@@ -87,8 +89,9 @@ class LoopDevice:
     def _attached(self) -> bool:
         # The number may have gone to somebody else in the meantime. The kernel counts up diskseq (Linux 5.15) with
         # every change of the disk behind a device, so the same value means that it is still ours.
-        sys = Path(f"/sys/block/loop{self.number}")
-        return (sys / "loop").is_dir() and (self.diskseq is None or disk_sequence(self.number) == self.diskseq)
+        if not os.path.isdir(f"/sys/block/loop{self.number}/loop"):  # noqa: PTH112  (asked at every unmount)
+            return False
+        return self.diskseq is None or disk_sequence(self.number) == self.diskseq
 
 
 def attach(
@@ -114,7 +117,7 @@ def attach(
     :raises DeviceFailed: the kernel refused
     """
     flags = _AUTOCLEAR | (_READ_ONLY if readonly else 0) | (_PARTSCAN if partition_nodes else 0)
-    name = f"{TAG}{tag or os.getpid()}:{Path(image).name}".encode(errors="replace")[:63]
+    name = f"{TAG}{tag or os.getpid()}:{image.rpartition('/')[2]}".encode(errors="replace")[:63]
     info = _INFO.pack(0, 0, 0, window.offset, window.size, 0, 0, 0, flags, name, b"", b"", 0, 0)
     config = bytearray(_CONFIG_HEAD.pack(fd, 0 if sector_size == 512 else sector_size) + info + bytes(64))
     control = _open_control()
@@ -140,7 +143,7 @@ def attach(
                     raise _refused(image, node, error) from error
                 continue
             path = os.path.realpath(node) if own_node else node
-            return LoopDevice(number, path, device_fd, disk_sequence(number), node, own_node)
+            return LoopDevice(number, path, device_fd, _disk_sequence_of(device_fd, number), node, own_node)
     finally:
         os.close(control)
 
@@ -216,7 +219,7 @@ def _open_control() -> int:
 
 def _node(number: int, folder: Path | None) -> tuple[str, bool]:
     path = f"/dev/loop{number}"
-    if folder is None or Path(path).exists():
+    if folder is None or os.path.exists(path):  # noqa: PTH110  (asked at every mount)
         return path, False
     # In a container /dev is often a tmpfs in which new devices do not appear.
     major, minor = Path(f"/sys/block/loop{number}/dev").read_text().split(":")
@@ -232,6 +235,15 @@ def disk_sequence(number: int) -> str | None:
         return Path(f"/sys/block/loop{number}/diskseq").read_text().strip()
     except OSError:
         return None
+
+
+def _disk_sequence_of(fd: int, number: int) -> str | None:
+    """The same of the device that is open at ``fd``, in one system call."""
+    try:
+        answer = fcntl.ioctl(fd, _BLKGETDISKSEQ, bytes(8))
+    except OSError:
+        return disk_sequence(number)
+    return str(int.from_bytes(answer, sys.byteorder))
 
 
 def backing_file(number: int) -> str:

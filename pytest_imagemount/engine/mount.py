@@ -1,87 +1,44 @@
 """Mount: one image's way from a file to a mounted file system in three stages, and back.
 
 ``attach`` makes the bytes of the virtual disk readable, ``map`` chooses the partition and makes a block device of
-just that window, ``mount`` mounts the file system on it. Each stage keeps its own undo stack; a stage that fails
-undoes itself; an undo tries every step.
+just that window, or of the volume in it, ``mount`` mounts the file system on it.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import time
-from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
-from ..errors import FilesystemNotMountable, MountFailed, RequestInvalid, StageError, TeardownError
-from . import filesystems, syscalls
+from ..errors import RequestInvalid
+from . import filesystems
 from .filesystem_lock import lock_filesystem, needs_turns
+from .filesystem_mount import Filesystem, not_mountable
 from .image_lock import lock_image
 from .reader import FileReader, Reader, Window
-from .superblock import Superblock, probe, probe_reader
+from .shared_device import SharedDevice
+from .stages import Stages, State
+from .superblock import Superblock, probe, probe_on
 from .tables.read import read_table
 from .tables.selection import select
 from .target import Target
-from .undo import UndoStack, deadline
 from .unmounting import unmount
+from .volumes.kinds import VOLUMES
 from .wanted import Wanted
 from .workspace import Owner, Workspace
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
+    from collections.abc import Sequence
 
     from .adopt import AdoptedMount
+    from .device import Device
     from .image import Image
     from .tables.read import Partition, PartitionTable
-
-# Once a step of a close has failed: how long the steps after it may take together. What they undo is most likely held
-# by what the failed one left.
-_PATIENCE_AFTER_FAILURE = 0.1
+    from .undo import UndoStack
 
 
-class State(Enum):
-    """How far a :class:`Mount` has come."""
-
-    NEW = "new"
-    ATTACHED = "attached"
-    MAPPED = "mapped"
-    MOUNTED = "mounted"
-
-
-class Device(Protocol):
-    """A block device that we attached."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def node(self) -> str:
-        """The device for system calls of this process, where ``path`` is for people."""
-        ...
-
-    @property
-    def attached(self) -> bool:
-        """Whether the kernel still has it, and for us."""
-        ...
-
-    @property
-    def fd(self) -> int:
-        """A descriptor that holds the device until :meth:`arm`; -1 after it."""
-        ...
-
-    def arm(self) -> None:
-        """Let go, so that the kernel itself detaches the device at the last unmount."""
-        ...
-
-    def detach(self) -> None:
-        """Let go, and see the device gone from the kernel's view."""
-        ...
-
-
-class Mount:
+class Mount(Stages):
     """The three stages for one image. The subclasses differ in how bytes become a block device.
 
     Use it as a context manager for all three, or call ``attach``, ``map``, ``mount`` and ``unmount``, ``unmap``,
@@ -91,6 +48,9 @@ class Mount:
     :param mountpoint: an existing empty folder, as a path or as the descriptor that a :class:`~.target.Target` holds;
         None makes one in the workspace
     :param number: of this mount in its workspace, for its ``tag``; None takes the next
+    :param members: further disks of the same array, volume group or verified device
+    :param key: descriptor of a file with the passphrase or key of an encrypted volume; -1: there is none
+    :param base: a mount of the same image that has it attached, and is closed after this one: its attachment serves
     """
 
     backend: ClassVar[str]
@@ -104,26 +64,36 @@ class Mount:
         mountpoint: Path | Target | None = None,
         owner: Owner | None = None,
         number: int | None = None,
+        members: Sequence[Image] = (),
+        key: int = -1,
+        base: Mount | None = None,
     ) -> None:
+        super().__init__(f"image {image.name!r}")
         self.image = image
         self.workspace = workspace
         self.wanted = wanted or Wanted()
         self.flags, self.data = filesystems.split_options(self.wanted.options)
         self.wanted_target = Target.at(mountpoint) if isinstance(mountpoint, Path) else mountpoint
         self.target = self.wanted_target
-        self.tag = f"{workspace.token}:{workspace.next_number() if number is None else number}"
+        self.number = workspace.next_number() if number is None else number
+        self.tag = f"{workspace.token}:{self.number}"
         self.owner = owner or Owner(os.getpid())
-        self.state = State.NEW
         self.reader: Reader | None = None
         self.table: PartitionTable | None = None
         self.partition: Partition | None = None
         self.window: Window | None = None
         self.superblock: Superblock | None = None
+        self.members = tuple(members)
+        self.key = key
+        self.base = base
+        self.family: list[Mount] = []
+        self.disks: list[Mount] = [self]
         self.device: Device | None = None
+        self.size = 0
         self.nodes: dict[int, Path] = {}
         self.fstype = ""
         self.dirty = False
-        self._undo = {stage: UndoStack() for stage in State}
+        self._found = workspace.findings.of(image, self.wanted.mode)
 
     @staticmethod
     def for_format(
@@ -135,6 +105,8 @@ class Mount:
         mountpoint: Path | Target | None = None,
         owner: Owner | None = None,
         number: int | None = None,
+        members: Sequence[Image] = (),
+        key: int = -1,
     ) -> Mount:
         """The driver for ``image``: raw goes through loop; every other format, and ``overlay``, through NBD or FUSE.
 
@@ -146,7 +118,16 @@ class Mount:
         wanted = wanted or Wanted()
         module, name = choose(backend, image, wanted.mode)
         driver: type[Mount] = getattr(import_module(module), name)
-        return driver(image, workspace, wanted, mountpoint=mountpoint, owner=owner, number=number)
+        return driver(
+            image,
+            workspace,
+            wanted,
+            mountpoint=mountpoint,
+            owner=owner,
+            number=number,
+            members=members,
+            key=key,
+        )
 
     @staticmethod
     def for_device(device: str | os.PathLike[str]) -> AdoptedMount:
@@ -159,6 +140,27 @@ class Mount:
 
         return adopt(device)
 
+    def also(
+        self,
+        wanted: Wanted,
+        *,
+        mountpoint: Target | None = None,
+        owner: Owner | None = None,
+        number: int | None = None,
+        key: int = -1,
+    ) -> Mount:
+        """A further mount of this image, which is attached and stays so until that one is closed."""
+        return type(self)(
+            self.image,
+            self.workspace,
+            wanted,
+            mountpoint=mountpoint,
+            owner=owner or self.owner,
+            number=self.number if number is None else number,
+            key=key,
+            base=self,
+        )
+
     @property
     def mountpoint(self) -> Path | None:
         """Where it is mounted, or will be; None before the workspace has made a place."""
@@ -168,48 +170,6 @@ class Mount:
     def _readonly(self) -> bool:
         return self.wanted.readonly
 
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def open(self, *, attach_only: bool = False) -> None:
-        """All three stages, or the first two; a failure leaves nothing behind."""
-        try:
-            self.attach()
-            self.map()
-            if not attach_only:
-                self.mount()
-        except BaseException as error:
-            self._undo_after(error)
-            raise
-
-    def close(self) -> None:
-        """Every undo that is still due, within the :func:`~.undo.deadline` that is set.
-
-        Every one is tried, but those that would pull the ground from under what the kernel still uses: the device of a
-        busy mount, the export of a busy device.
-
-        :raises TeardownError: naming each step that failed. Calling again tries those again.
-        """
-        order = (State.MOUNTED, State.MAPPED, State.ATTACHED)
-        failures = self._undo[State.MOUNTED].run()
-        for stage, holds in ((State.MAPPED, self._is_mounted), (State.ATTACHED, self._is_attached)):
-            if failures and self._undo[stage]:
-                if holds():
-                    break
-                with deadline(time.monotonic() + _PATIENCE_AFTER_FAILURE):
-                    failures += self._undo[stage].run()
-            else:
-                failures += self._undo[stage].run()
-        self.state = next((stage for stage in order if self._undo[stage]), State.NEW)
-        if failures:
-            raise TeardownError(subject=f"image {self.image.name!r}", failures=failures)
-
     def attach(self) -> None:
         """image → readable bytes of the virtual disk (``reader``).
 
@@ -217,18 +177,31 @@ class Mount:
         """
         self._require("attach", State.NEW)
         with self._stage(State.ATTACHED) as undo:
+            if self.base is not None:
+                self._share(self.base)
+                return
             lock = lock_image(self.image.fd, self.image.name, exclusive=self.wanted.mode == "rw")
             undo.push("unlock the image", lock.release)
             self.reader = self._attach(undo)
+            for member in self.members:
+                self._attach_member(member, undo)
 
     def map(self) -> None:
         """virtual disk → block device of the chosen partition (``device``)."""
         self._require("map", State.ATTACHED)
         assert self.reader is not None
         with self._stage(State.MAPPED) as undo:
-            self._choose(self.reader)
-            assert self.window is not None
-            self.device = self._map(undo, self.window)
+            if self._share_device():
+                return
+            if self._asks_for_volume:
+                if self.wanted.partition_nodes:
+                    reason = "a volume has no partition nodes; leave out partitions="
+                    raise RequestInvalid(argument="partitions", value="True", reason=reason)
+                self._map_volume(undo)
+            else:
+                self._choose(self.reader)
+                self._map_window(undo)
+            assert self.device is not None
             if self.wanted.partition_nodes and self.table:
                 from .tables.partition_nodes import add_nodes
 
@@ -239,25 +212,22 @@ class Mount:
         self._require("mount", State.MAPPED)
         assert self.device is not None
         with self._stage(State.MOUNTED) as undo:
-            self.fstype = self._identify(self.device)
+            if self.base is not None:
+                family = self.base.family
+                family.append(self)
+                undo.push("leave the other mounts", lambda: family.remove(self))
+            self.fstype = self._identify()
             self._take_turn(undo)
-            target = self.wanted_target or self.workspace.make_mountpoint(undo)
+            target = self.wanted_target or self.workspace.make_mountpoint(
+                undo, is_device_gone=lambda: not self._is_attached()
+            )
             self._mount(self.device, target, self.fstype)
             undo.push(f"unmount {target.path}", lambda: unmount(target))
             self.device.arm()
             self.target = target
 
-    def unmount(self) -> None:
-        """Undo of :meth:`mount`."""
-        self._undo_stage("unmount", State.MOUNTED, State.MAPPED)
-
-    def unmap(self) -> None:
-        """Undo of :meth:`map`."""
-        self._undo_stage("unmap", State.MAPPED, State.ATTACHED)
-
-    def detach(self) -> None:
-        """Undo of :meth:`attach`."""
-        self._undo_stage("detach", State.ATTACHED, State.NEW)
+    def cut_off(self) -> None:
+        """Called when what serves the image has died: fail what waits for it. Only the undo detaches the device."""
 
     # What the subclasses decide.
 
@@ -269,52 +239,158 @@ class Mount:
         """Make a block device of ``window``; register its undo."""
         raise NotImplementedError
 
+    def _share(self, base: Mount) -> None:
+        """Use what ``base`` has attached."""
+        self.reader, self._found = base.reader, base._found
+        self.disks = [self, *base.disks[1:]]
+
+    # What volumes are made of.
+
+    def read_table(self) -> PartitionTable | None:
+        """The disk's partition table, None where it has none; the disk must be attached."""
+        reader = self.reader
+        assert reader is not None
+        self.table = self._found.table(lambda: read_table(reader, self.image.name))
+        return self.table
+
+    def superblock_in(self, window: Window) -> Superblock | None:
+        """What is in ``window`` of the disk, which must be attached."""
+        reader = self.reader
+        assert reader is not None
+        return self._found.superblock(
+            window, lambda: probe_on(reader, window, image=self.image.name), whole=isinstance(reader, FileReader)
+        )
+
+    def make_device(self, undo: UndoStack, window: Window) -> Device:
+        """A block device of ``window`` of the disk; its undo goes on ``undo``."""
+        return self._map(undo, window)
+
     # What they share.
+
+    @property
+    def _asks_for_volume(self) -> bool:
+        wanted = self.wanted
+        asks = wanted.volume is not None or wanted.verity is not None or wanted.names_volume
+        return asks or self.key >= 0 or bool(self.members)
+
+    def _attach_member(self, image: Image, undo: UndoStack) -> None:
+        wanted = Wanted(mode=self.wanted.mode, whole=True, overlay_size=self.wanted.overlay_size)
+        disk = Mount.for_format(image, self.workspace, wanted, owner=self.owner, number=self.number)
+        undo.push(f"close image {image.name!r}", disk.close)
+        disk.attach()
+        self.disks.append(disk)
+        undo.push(f"forget image {image.name!r}", lambda: self.disks.remove(disk))
+
+    def _share_device(self) -> bool:
+        """Use the device of another mount of this image, where one is of the same part of it."""
+        if self.base is None or self.wanted.whole:
+            return False
+        if not self.wanted.names_volume:
+            self.choose()
+        for other in (self.base, *self.base.family):
+            if other.device is not None and other.state is State.MOUNTED and other._part == self._part:
+                self.device, self.superblock, self.size = SharedDevice(other.device), other.superblock, other.size
+                self.partition, self.window = other.partition, other.window
+                return True
+        return False
+
+    @property
+    def _part(self) -> tuple[object, ...]:
+        """What tells one part of the image from another."""
+        wanted = self.wanted
+        return (wanted.partition,) if wanted.names_volume else (self.window, wanted.volume, wanted.verity)
+
+    def _map_window(self, undo: UndoStack) -> None:
+        """Make a device of the chosen window, or, to mount it, of the volume that is in it."""
+        reader, window = self.reader, self.window
+        assert reader is not None
+        assert window is not None
+        to_mount = not self.wanted.whole
+        if to_mount and isinstance(reader, FileReader):
+            # Not through the device: its page cache is cold, which cost 1.6 ms where the file's costs 0.2 ms.
+            self.superblock = self.superblock_in(window)
+            if self._is_volume:
+                return self._map_volume(undo)
+        device = self.device = self._map(undo, window)
+        self.size = window.size
+        if to_mount and not isinstance(reader, FileReader):
+            whole = Window(0, window.size)
+            probed = self._found.superblock(window, lambda: probe(device.fd, whole, image=self.image.name))
+            self.superblock = probed
+            if self._is_volume:
+                undo.close(self._subject)
+                self._map_volume(undo)
+        return None
+
+    @property
+    def _is_volume(self) -> bool:
+        found = self.superblock
+        return self.wanted.fstype is None and found is not None and found.type in VOLUMES
+
+    def _map_volume(self, undo: UndoStack) -> None:
+        from .volumes.stack import build
+
+        top = build(self, undo)
+        self.device, self.superblock, self.size = top.device, top.superblock, top.size
+        self.partition, self.window = top.partition, top.window
+
+    def choose(self) -> Window:
+        """Find the partition that is wanted, and say what is its window of the disk, which must be attached."""
+        assert self.reader is not None
+        self._choose(self.reader)
+        assert self.window is not None
+        return self.window
 
     def _choose(self, reader: Reader) -> None:
         whole_disk = Window(0, reader.size)
         whole = self.wanted.whole and self.wanted.partition is None
         if not whole or self.wanted.partition_nodes:  # a disk with a corrupt table can still be attached
-            self.table = read_table(reader, self.image.name)
+            self.read_table()
         if whole:
             self.window = whole_disk
             return
         self.partition = select(
-            self.table, self.wanted.partition, self.image.name, probe=lambda window: self._probe(reader, window)
+            self.table,
+            self.wanted.partition,
+            self.image.name,
+            probe=self.superblock_in,
+            architecture=self.wanted.architecture,
+            looks_like_root=self._looks_like_root,
         )
         self.window = self.partition.window if self.partition else whole_disk
 
-    def _probe(self, reader: Reader, window: Window) -> Superblock | None:
-        if isinstance(reader, FileReader):
-            return probe(reader.fd, window, image=self.image.name)
-        return probe_reader(reader, window, image=self.image.name)
+    def _looks_like_root(self, partition: Partition) -> bool:
+        """Whether an installed system is in ``partition``, which is mounted for a moment to see."""
+        from .tables.os_release import has_os_release
 
-    def _identify(self, device: Device) -> str:
+        with self.also(Wanted(partition=partition.number)) as mount:
+            assert mount.target is not None
+            assert mount.device is not None
+            root = mount.target.open_root(mount.device.path)
+            try:
+                return has_os_release(root)
+            finally:
+                os.close(root)
+
+    def _identify(self) -> str:
         """The file system type: as the caller says, else as in the superblock.
 
         :raises FilesystemNotMountable: saying what is there instead
         """
-        assert self.window is not None
-        if isinstance(self.reader, FileReader):
-            # Not through the device: its page cache is cold, which cost 1.6 ms where the file's costs 0.2 ms.
-            found = self._probe(self.reader, self.window)
-        else:
-            found = probe(device.fd, Window(0, self.window.size), image=self.image.name)
-        self.superblock = found
         if self.wanted.fstype is not None:
             return self.wanted.fstype
-        if found is not None and found.usage == "filesystem":
-            return found.type
-        place = self.partition.number if self.partition else None
-        known = found.type if found else None
-        reason, hint = _not_mountable(found, self.partition)
-        raise FilesystemNotMountable(image=self.image.name, partition=place, found=known, reason=reason, hint=hint)
+        found = self.superblock
+        if found is None or not found.mountable:
+            raise not_mountable(self.image.name, self.partition, found)
+        return found.type
 
     def _take_turn(self, undo: UndoStack) -> None:
         """Lock the file system, where this kernel mounts it once only.
 
         :raises FilesystemLocked: others have it mounted
         """
+        if isinstance(self.device, SharedDevice):
+            return  # its owner has the lock
         if self.superblock and self.superblock.uuid and needs_turns(self.fstype):
             lock = lock_filesystem(self.fstype, self.superblock.uuid, self.image.name)
             undo.push(f"unlock the {self.fstype}", lock.release)
@@ -326,89 +402,14 @@ class Mount:
         return self.device is not None and self.device.attached
 
     def _mount(self, device: Device, target: Target, fstype: str) -> None:
-        if not filesystems.is_block_filesystem(fstype):
-            reason = "this type does not mount block devices"
-            raise RequestInvalid(argument="fstype", value=repr(fstype), reason=reason)
-        flags = self.flags | (syscalls.MS_RDONLY if self._readonly else 0)
-        data = (*filesystems.standing_options(fstype), *self.data)
-        no_replay = filesystems.no_replay_options(fstype) if self._readonly else ()
-        try:
-            syscalls.mount(device.node, target.call, fstype, flags, ",".join(data))
-        except OSError as error:
-            # A dirty journal on a read-only device: ext4, XFS and btrfs all answer EROFS.
-            if error.errno != errno.EROFS or not no_replay:
-                raise self._refused(fstype, error) from error
-            try:
-                syscalls.mount(device.node, target.call, fstype, flags, ",".join((*data, *no_replay)))
-            except OSError as again:
-                raise self._refused(fstype, again) from again
-            self.dirty = True
-
-    def _refused(self, fstype: str, error: OSError) -> MountFailed:
-        number = error.errno or 0
-        hints = {
-            errno.ENODEV: f"this kernel has no {fstype}: run `modprobe {fstype}`, or use `imagemount lab`",
-            errno.EINVAL: f"the {fstype} on it is damaged, or an option is not one of its: see the kernel log (dmesg)",
-            errno.EUCLEAN: f"the {fstype} on it is damaged: check the image with fsck",
-            errno.EPERM: "run as root, or allow `sudo -n`; in a container, add CAP_SYS_ADMIN",
-            errno.EIO: "the image is damaged or truncated: see the kernel log (dmesg)",
-            errno.EROFS: "use mode='overlay', which replays the journal without touching the image",
-        }
-        place = self.partition.number if self.partition else None
-        hint = hints.get(number, "see the kernel log (dmesg)")
-        return MountFailed(
-            image=self.image.name, partition=place, fstype=fstype, errno=number, reason=os.strerror(number), hint=hint
+        number = self.partition.number if self.partition else None
+        filesystem = Filesystem(
+            self.image.name,
+            number,
+            fstype,
+            self.flags,
+            self.data,
+            readonly=self._readonly,
+            subvolume=self.wanted.subvolume,
         )
-
-    def _stage(self, reached: State) -> _Stage:
-        return _Stage(self, reached)
-
-    def _require(self, stage: str, state: State) -> None:
-        if self.state is not state:
-            raise StageError(stage=stage, state=self.state.value, needs=state.value)
-
-    def _undo_stage(self, name: str, stage: State, below: State) -> None:
-        self._require(name, stage)
-        self._undo[stage].close(f"image {self.image.name!r} ({name})")
-        self.state = below
-
-    def _undo_after(self, error: BaseException) -> None:
-        try:
-            self.close()
-        except TeardownError as failure:
-            error.add_note(str(failure))
-
-
-class _Stage:
-    """Runs one stage: on success the state is reached, on failure the stage's own steps are undone."""
-
-    def __init__(self, mount: Mount, reached: State) -> None:
-        self._mount = mount
-        self._reached = reached
-        self._undo = mount._undo[reached]
-
-    def __enter__(self) -> UndoStack:
-        return self._undo
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self._mount.state = self._reached
-            return
-        for line in self._undo.run():
-            error.add_note(line)
-
-
-def _not_mountable(found: Superblock | None, partition: Partition | None) -> tuple[str, str]:
-    if found is None:
-        where = "the partition" if partition else "the image"
-        return f"{where} holds no file system that is known", "name it with fstype=, or choose another partition"
-    if found.usage == "crypto":
-        return f"it is encrypted ({found.type})", "open it with cryptsetup on attached_image(...) first"
-    if found.type == "swap":
-        return "it is swap space, which holds no files", "choose another partition"
-    if found.usage == "raid":
-        hint = "activate it on attached_image(...) first, with the tools of its own kind"
-        return f"it is a member of a volume ({found.type})", hint
-    return f"it holds {found.type} ({found.usage}), not a file system", "choose another partition"
+        self.dirty = filesystem.mount(device, target)

@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ..errors import CapabilityMissing, DeviceFailed
-from .reader import Window
+from .reader import FileReader, Window
 from .volume_places import metadata_windows
 
 if TYPE_CHECKING:
@@ -116,6 +116,13 @@ def probe(fd: int, window: Window, *, image: str = "disk") -> Superblock | None:
             return _superblock(library, handle)
         finally:
             library.blkid_free_probe(handle)
+
+
+def probe_on(reader: Reader, window: Window, *, image: str = "disk") -> Superblock | None:
+    """The superblock in ``window`` of the disk behind ``reader``, by the shorter way that there is to it."""
+    if isinstance(reader, FileReader):
+        return probe(reader.fd, window, image=image)
+    return probe_reader(reader, window, image=image)
 
 
 def probe_reader(reader: Reader, window: Window, *, image: str = "disk") -> Superblock | None:

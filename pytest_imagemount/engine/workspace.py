@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .findings import Findings
 from .folders import served_folder
 from .held_folder import HeldFolder
 from .target import Target
 from .undo import StillInUse, UndoStack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -46,6 +48,7 @@ class Workspace:
         self.uid = os.geteuid() if uid is None else uid
         self.nbd_devices = nbd_devices
         self.nbd_start = nbd_start
+        self.findings = Findings()
         self._undo = UndoStack()
         self._daemon: StorageDaemon | None = None
         self._pool: NbdPool | None = None
@@ -55,6 +58,8 @@ class Workspace:
         self.token = self.held.token
         # rmdir, never a tree removal: what is still in there may be somebody's mount.
         self._undo.push(f"remove {self.folder}", self.held.remove)
+        self._spare: dict[str, str] = {}  # kind: path of what is there to be used again
+        self._undo.push("remove what could have been used again", self._remove_spare)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +98,7 @@ class Workspace:
             self._daemon.stop()
             self._daemon = None
         if self._daemon is None:
-            self._daemon = StorageDaemon(self.call)
+            self._daemon = StorageDaemon(self.call, remembers=self.uid == os.geteuid())
         return self._daemon
 
     @property
@@ -110,20 +115,61 @@ class Workspace:
         if self._pool is not None:
             self._pool.give_up(f"{self.token}:{number}")
 
-    def fresh_path(self, kind: str) -> Path:
-        """A path, for system calls, in the folder that nothing has had yet: ``mount-1``, ``export-2``."""
-        self._count += 1
-        return self.call / f"{kind}-{self._count}"
+    def make_mountpoint(self, undo: UndoStack, *, is_device_gone: Callable[[], bool] = lambda: False) -> Target:
+        """A new empty folder to mount at; ``undo`` removes it once nothing is mounted there.
 
-    def make_mountpoint(self, undo: UndoStack) -> Target:
-        """A new empty folder to mount at; ``undo`` removes it once nothing is mounted there."""
-        path = self.fresh_path("mount")
-        path.mkdir(mode=0o700)
-        undo.push(f"remove {self.folder / path.name}", lambda: _remove_mountpoint(path))
-        return Target(self.folder / path.name, str(path))
+        :param is_device_gone: asked at the undo: whether the device that was mounted here is gone. Then it is mounted
+            in no other mount namespace either, and the folder may be used again, under another name; else it is
+            removed, for the kernel unmounts what others have at a folder that goes.
+        """
+        path = self._take("mount", _make_folder)
+        shown = self.folder / path.rpartition("/")[2]
+        undo.push(f"remove {shown}", lambda: self._give_back("mount", path, os.rmdir, again=is_device_gone()))
+        return Target(shown, path)
+
+    def make_export_file(self, undo: UndoStack) -> Path:
+        """A new empty file to mount a FUSE export over; ``undo`` removes it once nothing is mounted there."""
+        path = self._take("export", _make_file)
+        undo.push(f"remove {path}", lambda: self._give_back("export", path, os.unlink, again=True))
+        return Path(path)
+
+    def _take(self, kind: str, make: Callable[[str], object]) -> str:
+        """A path in the folder, for system calls, that nothing has had yet: ``mount-1``, ``export-2``."""
+        path = self._spare.pop(kind, None)
+        if path is None:
+            path = self._fresh_path(kind)
+            make(path)
+        return path
+
+    def _give_back(self, kind: str, path: str, remove: Callable[[str], object], *, again: bool) -> None:
+        # Making and removing a folder takes four times as long as renaming it, where the folder is on a disk. By a new
+        # name, so that nobody who has kept the path of one image finds the next one there.
+        try:
+            if again and kind not in self._spare:
+                fresh = self._fresh_path(kind)
+                os.rename(path, fresh)  # noqa: PTH104  (at every unmount)
+                self._spare[kind] = fresh
+            else:
+                remove(path)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise StillInUse("something is mounted there") from None
+            raise
+
+    def _fresh_path(self, kind: str) -> str:
+        self._count += 1
+        return f"{self.call}/{kind}-{self._count}"
+
+    def _remove_spare(self) -> None:
+        for kind, remove in (("mount", os.rmdir), ("export", os.unlink)):
+            if path := self._spare.pop(kind, None):
+                with suppress(FileNotFoundError):
+                    remove(path)
 
     def make_scratch_file(self) -> int:
         """A descriptor of a nameless temporary file: it is gone with its last descriptor, whatever happens."""
+        import tempfile  # takes 6 ms, and only mode overlay needs it
+
         try:
             return os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError:  # a file system without O_TMPFILE
@@ -144,10 +190,9 @@ class Workspace:
         self._undo.close("the folder of this process")
 
 
-def _remove_mountpoint(path: Path) -> None:
-    try:
-        path.rmdir()
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise StillInUse("something is mounted there") from None
-        raise
+def _make_folder(path: str) -> None:
+    os.mkdir(path, 0o700)  # noqa: PTH102  (of text, as its counterpart)
+
+
+def _make_file(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))

@@ -71,6 +71,20 @@ def require_image(fd: int, name: str, mode: str) -> None:
         raise RequestInvalid(argument="image", value=repr(name), reason=reason)
 
 
+def require_different(images: Sequence[tuple[str, int]]) -> None:
+    """See that no two of ``images``, each a name and a descriptor, are the same file.
+
+    :raises RequestInvalid: two are
+    """
+    seen: dict[tuple[int, int], str] = {}
+    for name, descriptor in images:
+        status = os.fstat(descriptor)
+        other = seen.setdefault((status.st_dev, status.st_ino), name)
+        if other is not name:
+            reason = f"it is the same file as {other!r}; give each disk once"
+            raise RequestInvalid(argument="image", value=repr(name), reason=reason)
+
+
 def require_mountpoint(fd: int, uid: int) -> Target:
     """The folder that is open at ``fd``, to be mounted at for user ``uid``.
 

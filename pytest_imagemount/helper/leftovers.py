@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..engine.held_folder import AbandonedFolder
     from ..engine.mountinfo import MountEntry
-    from .journal import Record
+    from .record import Record
 
 EXPORT = re.compile(r"export-\d+")
 _DAEMON = "qemu-storage-daemon"
@@ -34,12 +34,12 @@ _DAEMON = "qemu-storage-daemon"
 
 @dataclass(frozen=True, slots=True)
 class OurDevice:
-    """A loop or NBD device of a dead helper.
+    """A loop or NBD device, a mapping or an array of a dead helper.
 
-    :param name: the kernel's, as ``loop3``
+    :param name: the kernel's, as ``loop3`` or ``dm-0``
     :param number: of the mount, as in the journal; None when only the place of its file tells that it is ours
     :param mark: what it is looked at again by, before it is touched: the disk's sequence number of a loop device, the
-        identifier of an NBD connection
+        identifier of an NBD connection, the name of a mapping or an array
     """
 
     name: str
@@ -53,8 +53,10 @@ class OurDevice:
 
 
 def devices_of(folder: AbandonedFolder, records: Sequence[Record]) -> list[OurDevice]:
-    """Every device that the process of ``folder`` left."""
-    return [*_loops(folder, records), *_nbds(folder.note.token)]
+    """Every device that the process of ``folder`` left; what lies on others comes before them."""
+    from .volume_leftovers import volumes_of
+
+    return [*volumes_of(folder.note.token), *_loops(folder, records), *_nbds(folder.note.token)]
 
 
 def own_node(number: int, folder: Path) -> str | None:
@@ -106,6 +108,10 @@ def _number(text: str, prefix: str, token: str) -> int | None:
 
 def disk_of(entry: MountEntry) -> str:
     """Name of the disk that the file system is on, as ``loop3``; empty where it is on none."""
+    from .volume_leftovers import volume_under
+
+    if volume := volume_under(entry):
+        return volume
     # btrfs shows a device number of its own invention: its source is then the only trace.
     folder = Path("/sys/dev/block") / entry.device
     with suppress(OSError, DeviceFailed):

@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.image import identify
-from ..engine.mount import Mount, State
+from ..engine.mount import Mount
 from ..engine.processes import ProcessId
+from ..engine.stages import State
+from ..engine.target import Target
 from ..engine.undo import deadline as shared_deadline
 from ..engine.wanted import Wanted
 from ..errors import DevicesBusy, FilesystemLocked, ImageLocked, RequestInvalid, TeardownError
 from ..facts import DeviceFacts, MountFacts
-from .descriptors import Carried, require_image, require_mountpoint
-from .journal import Journal, Record
+from .descriptors import Carried, require_different, require_image, require_mountpoint
+from .journal import Journal
+from .record import Record
 from .who import who_are
 
 if TYPE_CHECKING:
+    from ..engine.image import Image
     from ..engine.workspace import Owner, Workspace
     from .protocol import Open
 
@@ -30,7 +34,10 @@ CLOSE_TIMEOUT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """What is needed, a ``"device"``, the ``"image"`` or the ``"file system"``, is others' now; ``holders`` has a line for each of them."""
+    """What is needed, a ``"device"``, the ``"image"`` or the ``"file system"``, is others' now.
+
+    ``holders`` has a line for each of them.
+    """
 
     what: str
     holders: tuple[str, ...]
@@ -69,7 +76,10 @@ class Mounts:
         """
         if request.mount in self._held:
             raise RequestInvalid(argument="mount", value=str(request.mount), reason="this number is in use")
-        mount = self._prepare(request, Carried.of(request.carries, descriptors))
+        if request.under is not None:
+            mount = self._prepare_below(request, descriptors)
+        else:
+            mount = self._prepare(request, Carried.of(request.carries, descriptors))
         self._reclaim_once()
         held = _Held(mount, self._record(request), [])
         self._journal.write(held.record)
@@ -101,6 +111,8 @@ class Mounts:
         if held is None:
             self._workspace.give_up_waiting(number)
             return
+        for below in [other for other, it in self._held.items() if it.mount.base is held.mount]:
+            self.release(below)
         with shared_deadline(time.monotonic() + CLOSE_TIMEOUT):
             held.mount.close()
         self._journal.remove(number)
@@ -127,6 +139,15 @@ class Mounts:
         if mount.target is None or mount.device is None or mount.state is not State.MOUNTED:
             raise RequestInvalid(argument="mount", value=str(number), reason="no file system is mounted by it")
         return mount.target.open_root(mount.device.path)
+
+    def below(self, number: int) -> dict[int, str]:
+        """What is mounted below mount ``number``: the numbers, and where, as ``boot/efi``; the outer ones first."""
+        base = self._find(number).mount
+        return {
+            other: os.path.relpath(held.mount.target.path, base.target.path)
+            for other, held in self._held.items()
+            if held.mount.base is base and held.mount.target is not None and base.target is not None
+        }
 
     def status(self) -> list[dict[str, Any]]:
         """What is held, as JSON values."""
@@ -158,6 +179,12 @@ class Mounts:
             self._journal.close()
         return failures
 
+    def cut_off(self) -> None:
+        """Disconnect every device whose storage daemon has died. Its mount is undone as always."""
+        for held in self._held.values():
+            if held.mount.device is not None:
+                held.mount.cut_off()
+
     def drop_unmounted(self) -> None:
         """Release what is kept and was unmounted, or detached, by hand."""
         for number, held in list(self._held.items()):
@@ -188,12 +215,72 @@ class Mounts:
         for item in report.left:
             print(f"left by a run before this one: {item}", file=sys.stderr)
 
+    def layout(self, number: int, architecture: str | None) -> dict[str, Any]:
+        """What :func:`.layout.layout_of` says of mount ``number``.
+
+        :raises RequestInvalid: there is no such mount
+        """
+        from .layout import layout_of
+
+        return layout_of(self._find(number).mount, architecture)
+
+    def has_mounts_below(self, number: int) -> bool:
+        """Whether further file systems of the image are mounted inside mount ``number``."""
+        base = self._held[number].mount if number in self._held else None
+        return any(held.mount.base is base for held in self._held.values()) if base else False
+
+    def _prepare_below(self, request: Open, descriptors: list[int]) -> Mount:
+        """A further mount of an image that is mounted already, inside it. The folder joins ``descriptors``."""
+        from ..confined import open_below
+
+        assert request.under is not None
+        base = self._find(request.under).mount
+        keys = [fd for role, fd in zip(request.carries, descriptors, strict=True) if role == "key"]
+        if len(keys) != len(descriptors):
+            reason = "a mount below another carries its key only"
+            raise RequestInvalid(argument="carries", value=", ".join(request.carries), reason=reason)
+        root = self.root_of(request.under)
+        try:
+            folder = open_below(root, request.at, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            reason = f"the image has no folder there to mount at: {error.strerror}"
+            raise RequestInvalid(argument="at", value=repr(request.at), reason=reason) from None
+        finally:
+            os.close(root)
+        descriptors.append(folder)
+        return base.also(
+            self._wanted(request),
+            mountpoint=Target.held(folder),
+            owner=replace(self._owner, test=request.test),
+            number=request.mount,
+            key=keys[0] if keys else -1,
+        )
+
     def _prepare(self, request: Open, carried: Carried) -> Mount:
         require_image(carried.image, request.name, request.mode)
+        for path, descriptor in carried.files:
+            require_image(descriptor, path, "ro")
         uid = self._workspace.uid
         target = None if carried.mountpoint is None else require_mountpoint(carried.mountpoint, uid)
-        image = identify(carried.image, request.name, request.format)
-        wanted = Wanted(
+        image = self._identify(request, carried)
+        for name, descriptor in carried.members:
+            require_image(descriptor, name, request.mode)
+        require_different([(request.name, carried.image), *carried.members])
+        members = [identify(descriptor, name, request.format) for name, descriptor in carried.members]
+        return Mount.for_format(
+            image,
+            self._workspace,
+            self._wanted(request),
+            backend=request.backend,
+            mountpoint=target,
+            owner=replace(self._owner, test=request.test),
+            number=request.mount,
+            members=members,
+            key=-1 if carried.key is None else carried.key,
+        )
+
+    def _wanted(self, request: Open) -> Wanted:
+        return Wanted(
             partition=request.partition,
             mode=request.mode,
             fstype=request.fstype,
@@ -206,14 +293,14 @@ class Mounts:
             architecture=request.architecture,
             overlay_size=request.overlay_size,
         )
-        return Mount.for_format(
-            image,
-            self._workspace,
-            wanted,
-            backend=request.backend,
-            mountpoint=target,
-            owner=replace(self._owner, test=request.test),
-            number=request.mount,
+
+    def _identify(self, request: Open, carried: Carried) -> Image:
+        return self._workspace.findings.identify(
+            carried.image,
+            request.format,
+            request.mode,
+            lambda: identify(carried.image, request.name, request.format, files=carried.files),
+            name=request.name,
         )
 
     def _record(self, request: Open) -> Record:
@@ -261,18 +348,18 @@ def _mount_facts(request: Open, mount: Mount) -> MountFacts:
         mode=mount.wanted.mode,
         backend=mount.backend,
         mountpoint=mount.mountpoint,
+        dirty=mount.dirty,
     )
 
 
 def _device_facts(request: Open, mount: Mount) -> DeviceFacts:
     assert mount.device is not None
-    assert mount.window is not None
     return DeviceFacts(
         path=Path(mount.device.path),
         source=Path(request.source),
         format=mount.image.format,
         partition=mount.partition.number if mount.partition else None,
-        size=mount.window.size,
+        size=mount.size,
         mode=mount.wanted.mode,
         backend=mount.backend,
         partitions=tuple(mount.nodes.items()),

@@ -18,13 +18,15 @@ from ..engine.undo import patience
 from ..engine.unmounting import unmount_entry
 from ..errors import ImageMountError
 from .folder_contents import remove_contents, strangers_in
-from .journal import Record, read_journal
+from .journal import read_journal
 from .leftovers import EXPORT, OurDevice, daemons_in, devices_of, disk_of, is_detached, own_node
+from .volume_leftovers import is_volume, take_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..engine.held_folder import AbandonedFolder
+    from .record import Record
 
 _END_TIMEOUT = 2.0
 _MOUNT = re.compile(r"mount-\d+")
@@ -136,14 +138,23 @@ def _unmount_step(entry: MountEntry, number: int | None) -> Step:
 
 
 def _plan_devices(plan: Plan, folder: Path, devices: list[OurDevice], busy: set[str]) -> None:
+    # What lies on others comes first, and what is mounted keeps all that is below it.
+    busy_mounts = {device.number for device in devices if device.name in busy and is_volume(device)}
     for device in devices:
-        what = f"detach /dev/{device.name}" if device.name.startswith("loop") else f"disconnect /dev/{device.name}"
-        act = _detach if device.name.startswith("loop") else _disconnect
-        if device.name in busy:
+        what, act = _undo_of(device)
+        if device.name in busy or device.number in busy_mounts:
             plan.left.append((what, "a file system on it is mounted"))
             plan.stick(device.number)
         else:
             plan.steps.append(Step(what, lambda device=device, act=act: act(device, folder), device.number))  # type: ignore[misc]
+
+
+def _undo_of(device: OurDevice) -> tuple[str, Callable[[OurDevice, Path], None]]:
+    if is_volume(device):
+        return f"remove /dev/{device.name} ({device.mark})", lambda device, _: take_down(device)
+    if device.name.startswith("loop"):
+        return f"detach /dev/{device.name}", _detach
+    return f"disconnect /dev/{device.name}", _disconnect
 
 
 def _note_what_was_ours(plan: Plan, devices: list[OurDevice]) -> None:

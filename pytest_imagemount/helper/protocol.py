@@ -34,6 +34,10 @@ FAREWELL = "farewell"
 _MAX_DESCRIPTORS = 32
 _MAX_INT = 1 << 63
 _INT = struct.Struct("i")
+# As plain numbers: the enumerations' own operators take a microsecond each.
+_CLOSE_ON_EXEC, _DO_NOT_WAIT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_DONTWAIT)
+_CUT_OFF, _RIGHTS_CUT_OFF = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class Open:
     ``carries`` says what each descriptor that comes along is: ``image``, always the first; ``mountpoint``;
     ``key``, a memfd with a passphrase or a key; ``member:NAME``, a further image of the same array;
     ``file:PATH``, a file that the image refers to and may. Fields with a default may be left out of the message.
+
+    :param under: number of a mount of the same image, at whose path ``at``, resolved inside it, this one is mounted
     """
 
     operation: ClassVar[str] = "open"
@@ -74,6 +80,8 @@ class Open:
     verity: str | None = None
     architecture: str | None = None
     overlay_size: int | None = None
+    under: int | None = None
+    at: str = ""
     carries: tuple[str, ...] = ("image",)
 
 
@@ -90,6 +98,15 @@ class Status:
     """Ask which mounts are held."""
 
     operation: ClassVar[str] = "status"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Ask what the partitions of the image are that is mounted as ``mount``: see :func:`.layout.layout_of`."""
+
+    operation: ClassVar[str] = "layout"
+    mount: int
+    architecture: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +151,50 @@ class ChangeInside:
     mode: int
 
 
-Request = Configure | Open | Release | Status | Keep | Reclaim | OpenInside | ChangeInside
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run a command of the mounted image, confined (:mod:`.run_inside`).
+
+    Five descriptors come along: its stdin, stdout and stderr, the writing end of the pipe by which its end is told, and
+    the reading end of a pipe: when that becomes readable, the command is ended.
+
+    ``environment`` has an item ``NAME=value`` each. The ids are the image's; ``groups`` are the supplementary ones.
+    """
+
+    operation: ClassVar[str] = "run"
+    mount: int
+    argv: tuple[str, ...]
+    environment: tuple[str, ...] = ()
+    folder: str = "/"
+    user: int = 0
+    group: int = 0
+    groups: tuple[str, ...] = ()
+    network: bool = False
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class XattrsInside:
+    """Read the extended attributes of paths inside the mounted image as root would.
+
+    The reply carries the descriptor of a file in memory: a JSON line for each path from the first on, in order, with
+    the attributes by name (values as base64) or an ``errno``. Where they grow large the last paths are left out, and
+    are to be asked for again.
+
+    :param follow: of what a link points at, not of the link itself
+    """
+
+    operation: ClassVar[str] = "xattrs-inside"
+    mount: int
+    paths: tuple[str, ...]
+    follow: bool
+
+
+InsideRequest = OpenInside | ChangeInside | XattrsInside
+Request = Configure | Open | Release | Status | Layout | Keep | Reclaim | InsideRequest | Run
 _KINDS: dict[str, type[Request]] = {
-    kind.operation: kind for kind in (Configure, Open, Release, Status, Keep, Reclaim, OpenInside, ChangeInside)
+    kind.operation: kind
+    for kind in (Configure, Open, Release, Status, Layout, Keep, Reclaim, OpenInside, ChangeInside, XattrsInside, Run)
 }
 
 # The types and the defaults of fields, by operation and field.
@@ -219,11 +277,11 @@ def send(
     :param wait: false: BlockingIOError where the other side does not take what it was sent before
     :raises OSError: the other side is gone
     """
-    data = json.dumps(message, separators=(",", ":")).encode()
+    data = _ENCODER.encode(message).encode()
     if len(data) > MAX_MESSAGE:
         raise RequestInvalid(argument="message", value=f"{len(data)} bytes", reason=f"longer than {MAX_MESSAGE} bytes")
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
-    channel.sendmsg([data], rights, 0 if wait else socket.MSG_DONTWAIT)
+    channel.sendmsg([data], rights, 0 if wait else _DO_NOT_WAIT)
 
 
 def receive(channel: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any] | None, list[int]]:
@@ -236,7 +294,7 @@ def receive(channel: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any
     data, ancillary, flags, _ = channel.recvmsg(
         MAX_MESSAGE,
         socket.CMSG_SPACE(_MAX_DESCRIPTORS * _INT.size),
-        socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT),
+        _CLOSE_ON_EXEC | (0 if wait else _DO_NOT_WAIT),
     )
     descriptors = _descriptors(ancillary)
     try:
@@ -250,9 +308,9 @@ def receive(channel: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any
 
 
 def _parse(data: bytes, flags: int) -> dict[str, Any]:
-    if flags & socket.MSG_TRUNC:
+    if flags & _CUT_OFF:
         raise RequestInvalid(argument="message", value="cut off", reason=f"longer than {MAX_MESSAGE} bytes")
-    if flags & socket.MSG_CTRUNC:
+    if flags & _RIGHTS_CUT_OFF:
         reason = f"more than {_MAX_DESCRIPTORS} descriptors, or no room for them in this process"
         raise RequestInvalid(argument="message", value="cut off", reason=reason)
     try:

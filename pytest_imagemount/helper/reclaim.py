@@ -16,7 +16,7 @@ from ..engine import folders
 from ..engine.held_folder import UNFINISHED, AbandonedFolder, NotTaken, sweep_unfinished, take_over
 from ..engine.processes import start_time
 from ..errors import ImageMountError
-from .folder_contents import remove_records
+from .journal import strike_out
 from .plan import make_plan
 from .report import Item, Report
 
@@ -91,8 +91,9 @@ def _reclaim_folder(folder: AbandonedFolder, report: Report) -> None:
             if not step.last:
                 failed.add(step.number)
             report.left.append(Item(step.what, where, reason))
-    if None not in failed:
-        remove_records(folder.fd, {record.number for record in plan.records} - plan.stuck - failed)
+    undone = {record.number for record in plan.records} - plan.stuck - failed
+    if undone and None not in failed:
+        strike_out(folder.fd, undone, owner=os.geteuid())
 
 
 def _do(step: Step, failed: set[int | None]) -> str | None:

@@ -8,7 +8,7 @@ test forked may still hold the socket open.
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import signal
 import socket
 import sys
@@ -37,16 +37,25 @@ class Server:
 
         Returns the exit status: 0 when nothing is left behind.
         """
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._channel, selectors.EVENT_READ)
-            selector.register(self._stop, selectors.EVENT_READ)
-            with suppress(OSError):  # gone already, or not to be seen from here: the socket will tell
-                selector.register(os.pidfd_open(self._client_pid), selectors.EVENT_READ)
-            while True:
-                ready = {key.fileobj for key, _ in selector.select()}
-                # Anything but a request, the client's death or a signal, ends the service.
-                if ready != {self._channel} or not self._serve_one():
-                    return self._end(told_to_stop=self._stop in ready)
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._stop, select.POLLIN)
+        with suppress(OSError):  # gone already, or not to be seen from here: the socket will tell
+            poll.register(os.pidfd_open(self._client_pid), select.POLLIN)
+        requests, stop = self._channel.fileno(), self._stop.fileno()
+        daemon = _Daemon(poll)
+        while True:
+            daemon.watch(self._service.daemon_pid)
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            if daemon.descriptor in ready:
+                ready.remove(daemon.descriptor)
+                daemon.forget()
+                self._service.daemon_has_died()
+                if not ready:
+                    continue
+            # Anything but a request, the client's death or a signal, ends the service.
+            if ready != [requests] or not self._serve_one():
+                return self._end(told_to_stop=stop in ready)
 
     def _serve_one(self) -> bool:
         """Whether the client is still there to be served."""
@@ -102,6 +111,33 @@ class Server:
         for failure in failures:
             print(f"left behind: {failure}", file=sys.stderr)
         return 1 if failures else 0
+
+
+class _Daemon:
+    """The storage daemon among what ``poll`` waits for: its end is told by a descriptor."""
+
+    def __init__(self, poll: select.poll) -> None:
+        self._poll = poll
+        self._pid: int | None = None
+        self.descriptor = -1
+
+    def watch(self, pid: int | None) -> None:
+        """Wait for the end of process ``pid``, None for there is none; that of another is waited for no longer."""
+        if pid == self._pid:
+            return
+        self.forget()
+        self._pid = pid
+        if pid is not None:
+            with suppress(OSError):  # gone already
+                self.descriptor = os.pidfd_open(pid)
+                self._poll.register(self.descriptor, select.POLLIN)
+
+    def forget(self) -> None:
+        """Wait for nothing."""
+        if self.descriptor >= 0:
+            self._poll.unregister(self.descriptor)
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def main(arguments: list[str]) -> int:

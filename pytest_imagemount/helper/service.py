@@ -13,6 +13,8 @@ from .operations import Busy, Mounts
 if TYPE_CHECKING:
     import socket
 
+    from .runs import Runs
+
 _MOST_DEVICES = 1024
 """NBD devices: each costs a lock file."""
 
@@ -23,6 +25,7 @@ class Service:
     def __init__(self, pid: int, uid: int) -> None:
         self._pid, self._uid = pid, uid
         self._mounts: Mounts | None = None
+        self._runs: Runs | None = None
         self._workspace: Workspace | None = None
 
     def handle(self, request: protocol.Request, received: list[int], sent: list[int]) -> dict[str, Any]:
@@ -42,7 +45,11 @@ class Service:
                 if isinstance(result, Busy):
                     return {"busy": list(result.holders), "what": result.what}
                 return {"facts": result.to_wire()}
+            case protocol.Layout():
+                return {"layout": self._mounts.layout(request.mount, request.architecture)}
             case protocol.Release():
+                if self._runs is not None:
+                    self._runs.end(request.mount)
                 self._mounts.release(request.mount)
                 return {"released": request.mount}
             case protocol.Keep():
@@ -52,10 +59,22 @@ class Service:
                 from .reclaim import reclaim_for
 
                 return {"report": reclaim_for(self._uid, dry_run=request.dry_run).to_wire()}
-            case protocol.OpenInside() | protocol.ChangeInside():
+            case protocol.OpenInside() | protocol.ChangeInside() | protocol.XattrsInside():
                 return self._inside(self._mounts, request, sent)
+            case protocol.Run():
+                return self._run(self._mounts, request, received)
             case protocol.Status():
                 return {"mounts": self._mounts.status()}
+
+    @property
+    def daemon_pid(self) -> int | None:
+        """Process id of the storage daemon, None where there is none."""
+        return self._workspace.daemon_pid if self._workspace is not None else None
+
+    def daemon_has_died(self) -> None:
+        """What was under way to it would wait for its timeout; told of its end, the kernel fails it at once."""
+        if self._mounts is not None:
+            self._mounts.cut_off()
 
     @property
     def holds_kept(self) -> bool:
@@ -64,6 +83,8 @@ class Service:
 
     def undo(self, *, also_kept: bool) -> list[str]:
         """Undo everything that is not kept, and if nothing is held then, the rest; a line for each step that failed."""
+        if self._runs is not None:
+            self._runs.end()
         failures = self._mounts.close(also_kept=also_kept) if self._mounts is not None else []
         return failures if failures or self.holds_kept else self._close_workspace()
 
@@ -84,23 +105,38 @@ class Service:
         wait_for_end_of_kept(self._mounts, stop)
         return self.undo(also_kept=True)
 
-    def _inside(
-        self, mounts: Mounts, request: protocol.OpenInside | protocol.ChangeInside, sent: list[int]
-    ) -> dict[str, Any]:
-        from .inside import change_inside, open_inside
+    def _inside(self, mounts: Mounts, request: protocol.InsideRequest, sent: list[int]) -> dict[str, Any]:
+        from .inside import ACROSS, WITHIN, change_inside, open_inside, xattrs_inside
 
         # An errno is the answer to the request; what root_of raises is a failure of ours.
         root = mounts.root_of(request.mount)
         try:
+            resolve = ACROSS if mounts.has_mounts_below(request.mount) else WITHIN
             if isinstance(request, protocol.OpenInside):
-                sent.append(open_inside(root, request))
+                sent.append(open_inside(root, request, resolve))
                 return {"opened": request.mount}
-            change_inside(root, request)
+            if isinstance(request, protocol.XattrsInside):
+                sent.append(xattrs_inside(root, request, resolve))
+                return {"opened": request.mount}
+            change_inside(root, request, resolve)
             return {"changed": request.mount}
         except OSError as error:
             return {"errno": error.errno}
         finally:
             os.close(root)
+
+    def _run(self, mounts: Mounts, request: protocol.Run, received: list[int]) -> dict[str, Any]:
+        from .runs import Place, Runs
+
+        self._runs = self._runs or Runs()
+        places: list[Place] = []
+        try:
+            for number, path in {request.mount: ".", **mounts.below(request.mount)}.items():
+                places.append(Place(number, path, mounts.root_of(number)))
+            self._runs.start(request, places, received)
+        finally:
+            protocol.close_all(place.root for place in places)
+        return {"running": request.mount}
 
     def _configure(self, request: protocol.Configure) -> dict[str, Any]:
         if request.version != protocol.VERSION:

@@ -16,9 +16,10 @@ from pytest_imagemount.engine import mount as mount_module
 from pytest_imagemount.engine.fuse_mount import FuseMount
 from pytest_imagemount.engine.loop import LoopDevice
 from pytest_imagemount.engine.loop_mount import LoopMount
-from pytest_imagemount.engine.mount import Mount, State
+from pytest_imagemount.engine.mount import Mount
 from pytest_imagemount.engine.nbd.attach import NbdDevice
 from pytest_imagemount.engine.nbd_mount import NbdMount
+from pytest_imagemount.engine.stages import State
 from pytest_imagemount.helper_start import helper_argv
 
 from .script import Script, tell, tell_now, wait_for

@@ -13,6 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
+SYSTEM = {
+    "etc/hostname": "web01\n",
+    "etc/os-release": "ID=example\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+}
+
 pytestmark = pytest.mark.needs("root", "loop", "fuse", "ext4", "squashfs", "mke2fs", "mksquashfs", "qemu-img")
 
 
@@ -43,7 +49,7 @@ def test_the_readmes_tests_pass(images: Path, pytester: pytest.Pytester) -> None
         images / "disk.qcow2",
         format="qcow2",
         table="gpt",
-        partitions=[{"fstype": "ext4", "content": {"etc/hostname": "web01\n"}}],
+        partitions=[{"fstype": "ext4", "content": SYSTEM}],
     )
     pytester.makepyfile("\n\n".join(blocks))
     pytester.runpytest_subprocess().assert_outcomes(passed=len(blocks))

@@ -79,6 +79,8 @@ def call(name: str, *args: Any) -> Any:
             return os.chmod(first, args[1])
         case "symlink":
             return os.symlink(args[1], first)
+        case "link":
+            return os.link(args[1], first, follow_symlinks=False)
         case "rename":
             return os.rename(first, args[1])
     raise AssertionError(name)

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_imagemount import Mount, Wanted
 from pytest_imagemount.engine import loop, syscalls
-from pytest_imagemount.engine.mount import State
 from pytest_imagemount.engine.reader import FileReader, Window
+from pytest_imagemount.engine.stages import State
 from pytest_imagemount.engine.tables.partition_nodes import add_nodes
 from pytest_imagemount.engine.tables.read import read_table
 from pytest_imagemount.engine.undo import UndoStack

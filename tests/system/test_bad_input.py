@@ -171,7 +171,7 @@ def test_an_encrypted_partition(mounted_image: MountFactory, image_factory: Imag
     header = header.ljust(168, b"\0") + b"3e7dbba5-0f4c-4f4a-9d3c-6f1f4c0f2f11".ljust(40, b"\0")
     disk = image_factory(table="gpt", partitions=[{"fstype": None, "raw": header.ljust(4096, b"\0"), "size": "4M"}])
     text = refused(mounted_image, disk, 1)
-    assert text.startswith("FilesystemNotMountable:")
+    assert text.startswith("PassphraseRequired:")
     assert "LUKS" in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -88,7 +89,7 @@ CHANGES = st.one_of(
     st.tuples(st.sampled_from(["mkdir", "rmdir", "unlink", "touch"]), PATHS),
     st.tuples(st.just("chmod"), PATHS, st.sampled_from([0o600, 0o755])),
     st.tuples(st.just("symlink"), PATHS, TARGETS),
-    st.tuples(st.just("rename"), PATHS, PATHS),
+    st.tuples(st.sampled_from(["rename", "link"]), PATHS, PATHS),
 )
 
 Tree = list[tuple[str, tuple[str, str]]]
@@ -194,6 +195,8 @@ def image_call(image: MountedImage, name: str, *args: Any) -> Any:
             return path.chmod(args[1])
         case "symlink":
             return path.symlink_to(args[1])
+        case "link":
+            return path.hardlink_to(args[1])
         case "rename":
             path.rename(args[1])
             return None
@@ -282,7 +285,7 @@ def test_writing_is_what_a_chroot_does(chroot: Chroot, tree: Tree, changes: list
     calls: list[list[Any]] = []
     for name, path, *args in changes:
         formatted = [arg.format(outside=chroot.outside) if isinstance(arg, str) else arg for arg in args]
-        if name == "rename":
+        if name in ("rename", "link"):
             formatted = [str(Path(arg)) for arg in formatted]
         calls.append([name, str(Path(path)), *formatted])
     assert_equal(calls, image_answers(ours, calls), chroot.ask(theirs, calls))
@@ -360,6 +363,11 @@ def test_a_folder_that_is_swapped_for_a_link_never_leads_out(tmp_path: Path) -> 
     def walked() -> list[str]:
         return [(top / name).read_text() for top, _, names in root.walk() for name in names if name != "link"]
 
+    def listed() -> list[str]:
+        found = [str(facts) for facts in image.manifest()]
+        assert hashlib.sha256(CANARY.encode()).hexdigest() not in {each.sha256 for each in image.manifest()}
+        return found
+
     def write() -> None:
         (folder / "inner/file").write_text("inside again")
 
@@ -381,6 +389,9 @@ def test_a_folder_that_is_swapped_for_a_link_never_leads_out(tmp_path: Path) -> 
             lambda: (folder / "file").chmod(0o600),
             contents,
             walked,
+            listed,
+            (folder / "file").facts,
+            (folder / "inner/file").xattrs,
             write,
             make_and_remove,
             move,
@@ -524,6 +535,7 @@ def test_a_read_only_image_refuses_every_write_and_says_what_to_do(mountpoint: P
         lambda: path.chmod(0o600),
         lambda: new.symlink_to("x"),
         lambda: path.rename(new),
+        lambda: new.hardlink_to(path),
     ]
     for write in writes:
         with pytest.raises(OSError) as caught:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import re
 import struct
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_imagemount.cli import main
 from pytest_imagemount.engine.reader import Window
+from pytest_imagemount.engine.tables.discoverable import root_type_name
 from pytest_imagemount.engine.workspace import Workspace
 from pytest_imagemount.factory import ImageFactory, Partition
 from pytest_imagemount.inspection import inspect
+from pytest_imagemount.inspection_os import System
 from pytest_imagemount.programs import run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.needs("libblkid", "mke2fs", "mkfs.vfat", "mtools")
 
@@ -61,6 +64,7 @@ def check_two_partitions(found: dict[str, Any]) -> None:
     assert root["filesystem"] == {
         "type": "ext4",
         "usage": "filesystem",
+        "mountable": True,
         "label": "root",
         "uuid": ROOT,
         "version": "1.0",
@@ -121,9 +125,9 @@ def test_a_file_system_without_a_table_is_the_content_of_the_image(
     assert found["table"] is None
     assert (found["filesystem"]["type"], found["filesystem"]["uuid"]) == ("ext4", ROOT)
     assert main(["inspect", str(path)]) == 0
-    assert f'No partition table\n\nContent\n  image  ext4  version 1.0  label "whole"  uuid {ROOT}\n' in (
-        capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert f"\nNo partition table\n  content  ext4\n  label    whole\n  uuid     {ROOT}\n" in out
+    assert out.endswith('\npartition="auto" mounts the image itself\n')
 
 
 def test_the_text_has_the_sizes_the_table_and_the_file_systems(
@@ -139,18 +143,25 @@ def test_the_text_has_the_sizes_the_table_and_the_file_systems(
     assert lines[2].endswith(f" MiB ({size:,} bytes)")
     assert lines[4] == "  safety        refers to no other file"
     assert lines[6] == f"GPT partition table, 512-byte sectors, id {DISK}"
-    assert lines[-3] == "Content"
-    assert lines[-2].startswith('  1  vfat  version FAT12  label "BOOT"  uuid ')
-    assert lines[-1] == f'  2  ext4  version 1.0  label "root"  uuid {ROOT}'
+    assert re.fullmatch(r"  ░+█+▓+░+", lines[7]), lines[7]
+    assert len(lines[7]) == 78
+    assert lines[8].split() == ["1", "2"]
+    assert lines[9].split() == ["#", "start", "size", "type", "name", "content", "label"]
+    assert lines[10].split() == ["1", "1", "MiB", "8", "MiB", "esp", "boot", "vfat", "FAT12", "BOOT"]
+    assert lines[11].split() == ["2", "9", "MiB", "16", "MiB", "linux-generic", "system", "ext4", "root"]
+    assert lines[13:15] == ["Identities", f"  #  partition uuid{' ' * 24}uuid of its content"]
+    assert lines[16].endswith(f"  {ROOT}")
+    assert lines[18].startswith('partition="auto" is not clear from this: 2 partitions hold a file system')
+    assert max(map(len, lines[1:])) <= 80
 
 
 def test_swap_and_emptiness_are_told(image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]) -> None:
     swap, empty = Partition(fstype="swap", size="4M"), Partition(size="4M")
     path = image_factory("swap.raw", table="mbr", partitions=[swap, empty])
     assert main(["inspect", str(path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].startswith("  1  swap (other, not mountable)  version 1  ")
-    assert lines[-1] == "  2  nothing that is known"
+    out = capsys.readouterr().out
+    assert re.search(r"^  1  1 MiB  4 MiB  swap \(0x82\)   swap$", out, re.MULTILINE)
+    assert re.search(r"^  2  5 MiB  4 MiB  linux \(0x83\)  nothing known$", out, re.MULTILINE)
 
 
 def test_an_extended_partition_holds_partitions_and_no_content(image_factory: ImageFactory) -> None:
@@ -174,7 +185,7 @@ def test_control_characters_of_a_label_do_not_reach_the_terminal(
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\r" not in out
-    assert 'label "\\x1b[31mred' in out
+    assert "  label    \\x1b[31mred\n" in out
     assert "label\\x1b[2J.raw\n" in out
 
 
@@ -244,3 +255,116 @@ def test_a_partition_beyond_the_end_of_the_disk_is_no_crash(image_factory: Image
     second = found.table.find(2)
     assert second is None or second.window != Window(0, 0)
     assert all(volume.superblock is None for volume in found.volumes.values())
+
+
+def test_the_json_has_these_keys_and_no_others(image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/inspect.md describes them; one that goes or changes raises ``schema``."""
+    found = inspect_json(two_partitions(image_factory, "raw"), capsys)
+    assert sorted(found) == sorted(
+        ["schema", "image", "format", "virtual_size", "file_size", "allocated", "filesystem", "table", "auto", "os"]
+    )
+    assert found["schema"] == 1
+    assert sorted(found["table"]) == ["kind", "partitions", "sector_size", "uuid", "warnings"]
+    assert sorted(found["table"]["partitions"][0]) == sorted(
+        ["number", "offset", "size", "type", "type_name", "uuid", "label", "logical", "container", "attributes"]
+        + ["filesystem"]
+    )
+    assert sorted(found["table"]["partitions"][0]["filesystem"]) == sorted(
+        ["type", "usage", "mountable", "label", "uuid", "version"]
+    )
+    assert sorted(found["auto"]) == ["error", "partition"]
+    assert found["os"] is None
+    document = (Path(__file__).parents[2] / "docs/inspect.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"`(?:table\.|auto\.)?(\w+)`", document))
+    table = found["table"]
+    assert described >= {*found, *table, *table["partitions"][0], *table["partitions"][0]["filesystem"], *found["auto"]}
+    assert described >= {field.name for field in fields(System)}
+
+
+def test_a_compressed_image_is_looked_into(
+    image_factory: ImageFactory,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("IMAGEMOUNT_CACHE", str(tmp_path / "cache"))
+    raw = two_partitions(image_factory, "raw")
+    path = tmp_path / "disk.img.gz"
+    path.write_bytes(gzip.compress(raw.read_bytes(), 1))
+    found = inspect_json(path, capsys)
+    assert (found["image"], found["format"]) == (str(path), "raw")
+    assert (found["virtual_size"], found["file_size"]) == (raw.stat().st_size, path.stat().st_size)
+    check_two_partitions(found)
+
+
+def test_the_choice_of_auto_is_told(image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]) -> None:
+    path = image_factory(
+        "roots.raw",
+        table="gpt",
+        partitions=[
+            Partition(fstype="ext4", type="root-x86-64", size="8M"),
+            Partition(fstype="ext4", type="root-arm64", size="8M"),
+        ],
+    )
+    for architecture, number in (("amd64", 1), ("arm64", 2)):
+        assert main(["inspect", "--json", "--architecture", architecture, str(path)]) == 0
+        assert json.loads(capsys.readouterr().out)["auto"] == {"partition": number, "error": None}
+    assert main(["inspect", "--json", "--architecture", "riscv64", str(path)]) == 0
+    auto = json.loads(capsys.readouterr().out)["auto"]
+    assert auto["partition"] is None
+    assert "2 partitions hold a file system, and 0 of them are of type root-riscv64" in auto["error"]
+
+
+OS_RELEASE = 'ID=toy\nVERSION_ID="1.5"\nNAME=Toy\nPRETTY_NAME="Toy\\033 1.5 \u202e(x)"\n'
+
+
+@pytest.mark.needs("privileged", "loop", "ext4")
+def test_the_installed_system_is_read_from_its_root(
+    image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = image_factory(
+        "system.raw",
+        table="gpt",
+        partitions=[
+            Partition(fstype="vfat", type="esp", size="8M"),
+            Partition(fstype="ext4", type=root_type_name(), size="8M", content={"etc/os-release": OS_RELEASE}),
+        ],
+    )
+    before = path.read_bytes()
+    assert main(["inspect", "--json", "--os", str(path)]) == 0
+    system = json.loads(capsys.readouterr().out)["os"]
+    assert (system["partition"], system["id"], system["version_id"], system["name"]) == (2, "toy", "1.5", "Toy")
+    assert system["error"] is None
+    assert main(["inspect", "--os", "--partition", "2", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "\nOperating system\n  Toy" in out
+    assert "\\u202e(x)\n  id toy, version 1.5\n  in partition 2\n" in out
+    assert "\u202e" not in out
+    assert path.read_bytes() == before
+
+
+@pytest.mark.needs("privileged", "loop", "ext4")
+def test_an_installed_system_that_is_not_there_is_an_error_in_its_place(
+    image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = image_factory("empty.raw", fstype="ext4", size="8M")
+    assert main(["inspect", "--json", "--os", str(path)]) == 1
+    system = json.loads(capsys.readouterr().out)["os"]
+    assert "has no os-release" in system["error"]
+    assert system["id"] is None
+
+
+@pytest.mark.parametrize("name", ["logical.raw", "many.raw"])
+def test_the_picture_fits_in_80_columns(
+    image_factory: ImageFactory, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    count = 3 if name == "logical.raw" else 40
+    partitions = [
+        Partition(fstype="ext4", size="2M", label="l" * 16, name="n" * 36, type="root-loongarch64-verity-sig")
+        for _ in range(count)
+    ]
+    path = image_factory(name, table="gpt", partitions=partitions)
+    assert main(["inspect", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[1:])) <= 80
+    assert sum(line.count("ext4") for line in lines) == count

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,6 +190,83 @@ def test_an_external_data_file_is_refused_and_closed_again(daemon: StorageDaemon
 
 def descriptors_of(daemon: StorageDaemon) -> list[str]:
     return [str(entry.readlink()) for entry in Path(f"/proc/{daemon.pid}/fd").iterdir()]
+
+
+def access_of(daemon: StorageDaemon, path: Path) -> list[int]:
+    """The access modes by which the daemon has the file open."""
+    folder = Path(f"/proc/{daemon.pid}")
+    numbers = [entry.name for entry in (folder / "fd").iterdir() if str(entry.readlink()) == str(path)]
+    infos = [dict(line.split(":\t") for line in (folder / "fdinfo" / n).read_text().splitlines()) for n in numbers]
+    return [int(info["flags"], 8) & os.O_ACCMODE for info in infos]
+
+
+def test_what_is_only_read_is_open_for_reading_only(daemon: StorageDaemon, qcow2: Path, raw: Path) -> None:
+    with opened(qcow2, os.O_RDWR) as descriptor, opened(raw, os.O_RDWR) as other:
+        node = daemon.add_image(descriptor, "qcow2", image="disk.qcow2", readonly=True)
+        assert set(access_of(daemon, qcow2)) == {os.O_RDONLY}
+        plain = daemon.add_image(other, "raw", image="disk.raw", readonly=True)
+        assert set(access_of(daemon, raw)) == {os.O_RDONLY}
+        daemon.remove_node(plain)
+        daemon.remove_node(node)
+        daemon.remove_node(daemon.add_image(descriptor, "qcow2", image="disk.qcow2", readonly=False))
+
+
+@pytest.fixture
+def remembering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageDaemon]:
+    now = time.time
+    # So that no image was changed just now.
+    monkeypatch.setattr("pytest_imagemount.engine.findings.time.time", lambda: now() + 60)
+    daemon = StorageDaemon(tmp_path, remembers=True)
+    yield daemon
+    daemon.stop()
+
+
+def test_an_image_that_was_opened_before_is_opened_with_its_window_at_once(
+    remembering: StorageDaemon, qcow2: Path
+) -> None:
+    with opened(qcow2, os.O_RDWR) as descriptor:
+        assert remembering.size_when_opened_before(descriptor, "qcow2") is None
+        first = remembering.add_image(descriptor, "qcow2", image="disk.qcow2", readonly=True)
+        assert remembering.size_when_opened_before(descriptor, "qcow2") == DISK_SIZE
+        again = remembering.add_image(descriptor, "qcow2", image="disk.qcow2", readonly=True)
+        assert remembering.virtual_size(again) == DISK_SIZE
+        window = remembering.add_known_window(descriptor, "qcow2", Window(3 * MB, MB), image="disk.qcow2")
+        assert set(access_of(remembering, qcow2)) == {os.O_RDONLY}
+        with reading(remembering, window) as reader:
+            assert (reader.size, reader.pread(MB, 0)) == (MB, PATTERN)
+        for node in (window, again, first):
+            remembering.remove_node(node)
+        assert access_of(remembering, qcow2) == []
+
+
+def test_a_file_that_another_image_names_is_found_among_nodes_without_names(
+    remembering: StorageDaemon, qcow2: Path, tmp_path: Path
+) -> None:
+    path, data = tmp_path / "data.qcow2", tmp_path / "data.raw"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data}", str(path), "1M"])
+    with opened(qcow2) as descriptor, opened(path) as other:
+        nodes = [remembering.add_image(descriptor, "qcow2", image="disk.qcow2", readonly=True) for _ in range(2)]
+        nodes.append(remembering.add_known_window(descriptor, "qcow2", Window(0, MB), image="disk.qcow2"))
+        for _ in range(2):
+            with pytest.raises(ImageUnsafe, match=f"names another file, {data};"):
+                remembering.add_image(other, "qcow2", image="data.qcow2", readonly=True)
+        assert str(data) not in descriptors_of(remembering)
+        for node in nodes:
+            remembering.remove_node(node)
+
+
+def test_an_export_may_take_its_node_with_it(daemon: StorageDaemon, qcow2: Path) -> None:
+    with opened(qcow2) as descriptor:
+        node = daemon.add_image(descriptor, "qcow2", image="disk.qcow2", readonly=True)
+        window = daemon.add_window(node, Window(0, MB))
+        for served, gone in ((node, False), (window, True)):
+            export = daemon.export_nbd(served, writable=False)
+            daemon.remove_export(export, and_node=served)
+            with pytest.raises(DeviceFailed, match="has ended") if gone else nullcontext():
+                daemon.virtual_size(served)
+        daemon.remove_node(window)
+        daemon.remove_node(node)
+        assert str(qcow2) not in descriptors_of(daemon)
 
 
 def test_removing_a_node_closes_its_file(daemon: StorageDaemon, qcow2: Path) -> None:
@@ -434,7 +512,7 @@ from pytest_imagemount.engine.qemu.daemon import StorageDaemon
 daemon = StorageDaemon(Path(sys.argv[1]))
 daemon.add_image(os.open(sys.argv[2], os.O_RDONLY), "qcow2", image="disk.qcow2", readonly=True)
 if len(sys.argv) > 3:
-    daemon.export_file("image-1", Path(sys.argv[3]), writable=False)
+    daemon.export_file("i1", Path(sys.argv[3]), writable=False)
 print(daemon.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

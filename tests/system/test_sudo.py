@@ -96,10 +96,13 @@ def test_the_examples_pass(user: PlainUser) -> None:
     built = user.run(sys.executable, "build_images.py", cwd=examples)
     assert built.returncode == 0, built.stdout
     done = user.run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", cwd=examples)
-    assert "8 passed, 1 skipped" in done.stdout, done.stdout
+    assert done.returncode == 0, done.stdout
+    assert ", 1 skipped" in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("tests", ["test_mounted_image.py", "test_teardown.py", "test_many_workers.py"])
+@pytest.mark.parametrize(
+    "tests", ["test_mounted_image.py", "test_mounted_system.py", "test_teardown.py", "test_many_workers.py"]
+)
 def test_the_system_tests_pass(user: PlainUser, tests: str) -> None:
     copy_of(CHECKOUT / "tests", user)
     shutil.copy(CHECKOUT / "pyproject.toml", user.home)

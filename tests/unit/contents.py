@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import struct
 import uuid
@@ -188,11 +189,17 @@ def cloop(*, block: int = 65536, blocks: int = 16) -> bytes:
     return head.ljust(128, b"\0") + struct.pack(">II", block, blocks) + bytes(1024)
 
 
-def dmg(start: bytes = b"", **wrong: int) -> bytes:
-    value = {"version": 4, "length": 512, "xml_at": 100, "xml_length": 300} | wrong
-    trailer = struct.pack(">4sIII5Q", b"koly", value["version"], value["length"], 1, 0, 0, 100, 0, 0)
+def dmg(start: bytes = b"", *, chunks: list[tuple[int, ...]] | None = None, xml: bytes = b"", **wrong: int) -> bytes:
+    """A UDIF of 1 MiB, by default all zeros; ``chunks`` are kind, first sector, sectors, place, length."""
+    entries = [(kind, 0, *rest) for kind, *rest in ([(0, 0, 2048, 0, 0)] if chunks is None else chunks)]
+    block = struct.pack(">4sIQQQII", b"mish", 1, 0, 2048, 0, 0, 0).ljust(200, b"\0") + struct.pack(">I", len(entries))
+    block += b"".join(struct.pack(">IIQQQQ", *entry) for entry in entries)
+    xml = xml or b"<data>bm90aGluZw==</data> <data>\n" + base64.b64encode(block) + b"\n</data>"
+    value = {"version": 4, "length": 512, "xml_at": 600, "xml_length": len(xml), "fork": 0, "sectors": 2048} | wrong
+    body = (start.ljust(600, b"\0") + xml).ljust(1024, b"\0")
+    trailer = struct.pack(">4sIII5Q", b"koly", value["version"], value["length"], 1, 0, 0, 100, 0, value["fork"])
     trailer = trailer.ljust(216, b"\0") + struct.pack(">QQ", value["xml_at"], value["xml_length"])
-    return start.ljust(1024, b"\0") + trailer.ljust(512, b"\0")
+    return body + (trailer.ljust(492, b"\0") + struct.pack(">Q", value["sectors"])).ljust(512, b"\0")
 
 
 WHOLE = {

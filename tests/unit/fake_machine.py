@@ -24,7 +24,7 @@ class FakeMachine:
         self.write("proc/misc", "237 loop-control\n236 device-mapper\n229 fuse\n")
         self.write("proc/self/uid_map", "         0          0 4294967295\n")
         self.status(NoNewPrivs="0", CapEff="000001ffffffffff")
-        self.modules("xfs", "btrfs", "vfat", "squashfs", "erofs", "isofs", "overlay")
+        self.modules("xfs", "btrfs", "vfat", "squashfs", "erofs", "isofs", "overlay", "md_mod")
         for module in ("loop", "nbd"):
             self.path(f"sys/module/{module}").mkdir(parents=True)
         for node in ("loop-control", "fuse", "mapper/control"):
@@ -69,7 +69,8 @@ class FakeMachine:
 
     def remove_all_programs(self) -> None:
         """Leave none of those that the capabilities look for."""
-        for name in {program for capability in TABLE.values() for program in capability.programs} | {"kpartx"}:
+        made_by_others = {"kpartx", "lvm", "mdadm", "veritysetup"}
+        for name in {program for capability in TABLE.values() for program in capability.programs} | made_by_others:
             self.remove(f"usr/bin/{name}")
 
     def capabilities(self, *, uid: int = 0, release: str = RELEASE, architecture: str = "x86_64") -> Capabilities:

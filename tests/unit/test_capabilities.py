@@ -11,11 +11,12 @@ import pytest
 
 from pytest_imagemount import capabilities as capabilities_module
 from pytest_imagemount import programs
-from pytest_imagemount.capabilities import TABLE, Capabilities, absent_packages, header_line, missing, require
+from pytest_imagemount.capabilities import TABLE, Capabilities, absent_packages, missing, require
 from pytest_imagemount.engine import syscalls
 from pytest_imagemount.engine.nbd.netlink import NbdNetlink
 from pytest_imagemount.errors import CapabilityMissing
 from pytest_imagemount.machine import Machine
+from pytest_imagemount.report_header import header_line
 from tests.unit.fake_machine import FakeMachine
 
 if TYPE_CHECKING:

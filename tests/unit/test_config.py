@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,11 +55,15 @@ CASES = [
     ("nbd_devices", "4", 4),
     ("path", "/images", (Path("/images"),)),
     ("signals", "never", "never"),
+    ("run", "allow", "allow"),
+    ("cache", "/kept", Path("/kept")),
+    ("unpack_limit", "2G", 2 << 30),
+    ("backing_folders", "/base", (Path("/base"),)),
 ]
 
 
 def test_the_cases_cover_every_setting() -> None:
-    assert [name for name, _, _ in CASES] == [field.name for field in fields(Settings)]
+    assert [name for name, _, _ in CASES] == list(Settings._fields)
 
 
 def test_defaults_hold_where_nothing_is_said(configure: Configure) -> None:
@@ -191,12 +194,14 @@ def test_a_toml_file_gives_numbers_and_booleans_as_such(pytester: pytest.Pyteste
 def test_the_help_says_the_default_of_each_setting() -> None:
     parser = _RecordingParser()
     imagemount_config.add_options(parser)  # type: ignore[arg-type]
-    for field in fields(Settings):
-        default = {"timeout": "60", "keep": "no", "path": "none"}.get(field.name, str(field.default))
-        flag = "--imagemount-" + field.name.replace("_", "-")
+    for name, value in Settings._field_defaults.items():
+        others = {"unpack_limit": "64G", "cache": "pytest-imagemount in $XDG_CACHE_HOME or ~/.cache"}
+        said = {"timeout": "60", "keep": "no", "path": "none", "backing_folders": "none"} | others
+        default = said.get(name, str(value))
+        flag = "--imagemount-" + name.replace("_", "-")
         assert parser.helps[flag].endswith(f"(default: {default})")
-        assert parser.helps[f"imagemount_{field.name}"] == parser.helps[flag]
-    assert len(parser.helps) == 2 * len(fields(Settings))
+        assert parser.helps[f"imagemount_{name}"] == parser.helps[flag]
+    assert len(parser.helps) == 2 * len(Settings._fields)
 
 
 class _RecordingParser:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 PLAIN, PRETTY = Style(colour=False, unicode=False), Style(colour=True, unicode=True)
 COMPONENTS = (
-    *("btrfs-progs", "dosfstools", "e2fsprogs", "erofs-utils", "fdisk", "fuse3", "mtools", "qemu-system-common"),
-    *("qemu-utils", "squashfs-tools", "user-mode-linux", "util-linux", "xfsprogs"),
+    *("btrfs-progs", "cryptsetup-bin", "dosfstools", "e2fsprogs", "erofs-utils", "fdisk", "fuse3", "lz4", "mtools"),
+    *("qemu-system-common", "qemu-utils", "squashfs-tools", "user-mode-linux", "util-linux", "xfsprogs", "zstd"),
 )
 UPDATE = ("apt-get", "update")
 INSTALL = ("apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends")

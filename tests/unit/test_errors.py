@@ -17,6 +17,10 @@ EXAMPLES = [
     errors.DeviceTimeout(image="a.raw", waited=60.2, holders=["nbd0: pid 7"]),
     errors.ProgramFailed(argv=["mke2fs", "x"], returncode=1, reason="exit status 1", stderr="no"),
     errors.TeardownError(subject="image a.raw", failures=["unmount /x: busy"]),
+    errors.PassphraseWrong(image="a.raw", place="partition 2"),
+    errors.VolumeNotFound(
+        image="a.raw", wanted="vg/x", reason="there is none", hint="say one of:", volumes=["vg/y  1 MiB"]
+    ),
 ]
 
 

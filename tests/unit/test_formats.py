@@ -48,12 +48,12 @@ def test_a_whole_header_gives_format_and_size(name: str) -> None:
     format = name.split()[0]
     for asked in (None, format):
         image = look(WHOLE[name], asked)
-        assert (image.format, image.virtual_size) == (format, 0 if format == "dmg" else MIB)
+        assert (image.format, image.virtual_size) == (format, MIB)
     assert look(WHOLE[name], "raw").format == "raw"
 
 
 # The dynamic VHD and the VHDX of these builders are too bare for qemu; those that it writes itself are tested instead.
-_FOR_QEMU = [name for name in WHOLE if name not in ("vpc", "dmg") and not name.startswith("vhdx")]
+_FOR_QEMU = [name for name in WHOLE if name != "vpc" and not name.startswith("vhdx")]
 
 
 @pytest.mark.needs("qemu-img")
@@ -199,15 +199,46 @@ def test_a_vhd_whose_geometry_is_not_its_size_is_measured_by_qemu() -> None:
     [
         dmg(version=3),
         dmg(length=0),
-        dmg(xml_length=0),
-        dmg(xml_at=1000),
-        dmg(xml_length=(1 << 64) - 1),
         dmg(bytes(510) + b"\x55\xaa"),
     ],
 )
 def test_a_raw_disk_that_ends_like_a_dmg_is_raw_unless_the_caller_says_otherwise(content: bytes) -> None:
     assert look(content).format == "raw"
     assert look(content, "dmg").format == "dmg"
+
+
+@pytest.mark.parametrize("content", [dmg(xml_length=0), dmg(xml_at=1000), dmg(xml_length=(1 << 64) - 1)])
+def test_a_raw_disk_that_ends_like_a_dmg_without_a_table_is_raw(content: bytes) -> None:
+    assert look(content).format == "raw"
+    with pytest.raises(ImageInvalid):
+        look(content, "dmg")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (dmg(chunks=[]), "cover 0 of 2048 sectors"),
+        (dmg(sectors=2049), "cover 2048 of 2049 sectors"),
+        (dmg(sectors=0), "cover 2048 of 0 sectors"),
+        (dmg(xml=b"<data></data>"), "cover 0 of 2048"),
+        (dmg(xml=b"\0<data>"), "cover 0 of 2048"),
+        (dmg(chunks=[(0, 1, 2048, 0, 0)]), "starts at sector 1 where sector 0 is due"),
+        (dmg(chunks=[(0, 0, 1024, 0, 0), (0, 1023, 1025, 0, 0)]), "starts at sector 1023 where sector 1024"),
+        (dmg(chunks=[(0, 1024, 1024, 0, 0), (0, 0, 1024, 0, 0)]), "starts at sector 1024 where sector 0"),
+        (dmg(chunks=[(7, 0, 2048, 0, 0)]), "cover 0 of 2048"),
+        (dmg(chunks=[(1, 0, 2048, 0, 512)]), "2048 sectors in 512 bytes"),
+        (dmg(chunks=[(0x80000005, 0, 1 << 18, 0, 10)]), "262144 sectors in 10 bytes"),
+        (dmg(chunks=[(0x80000005, 0, 2048, 0, 65 << 20)]), f"2048 sectors in {65 << 20} bytes"),
+        (dmg(chunks=[(0x80000005, 0, 2048, 1500, 50)]), "truncated: its compressed data ends at byte 1550"),
+        (dmg(chunks=[(0x80000004, 0, 2048, 0, 0)]), "compressed with ADC"),
+        (dmg(chunks=[(0x80000008, 0, 2048, 0, 0)]), "compressed with LZMA"),
+        (dmg(xml=b"<data>b*</data>"), "not base64"),
+        (dmg(xml=b"<data>bWlz"), "ends in the middle of data"),
+        (dmg(fork=10), "resource fork"),
+    ],
+)
+def test_a_dmg_whose_chunks_do_not_cover_it_is_refused_before_qemu_sees_it(content: bytes, reason: str) -> None:
+    assert reason in refusal(content)
 
 
 def test_a_vmdk_may_have_its_size_in_a_footer() -> None:

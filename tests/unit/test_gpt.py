@@ -224,10 +224,39 @@ def test_endless_warnings_are_cut() -> None:
     assert "2016 more" in table.warnings[-1]
 
 
-def test_a_table_of_thousands_is_rendered_in_part() -> None:
+def test_partitions_beyond_the_number_that_linux_has_are_left_out() -> None:
     table = read(gpt_disk([gpt_entry(n, LINUX, 3000, 3001) for n in range(1, 2049)], count=2048, size=4 << 20))
-    assert len(table.render().splitlines()) < 300
-    assert "and 1792 more" in table.render()
+    assert len(table.partitions) == 255
+    assert "more than 255 partitions" in table.warnings[0]
+
+
+def test_attributes_are_read_and_named() -> None:
+    attributes = 1 << 63 | 1 << 60 | 1 << 59 | 1 << 50 | 1
+    first, second = read(
+        gpt_disk([gpt_entry(1, LINUX, 64, 127, attributes=attributes), gpt_entry(2, LINUX, 128, 255)])
+    ).partitions
+    assert (first.no_auto, first.read_only, first.growfs) == (True, True, True)
+    assert first.attribute_names == ("required", "bit-50", "grow-file-system", "read-only", "no-auto")
+    assert (second.no_auto, second.read_only, second.growfs, second.attribute_names) == (False, False, False, ())
+
+
+@pytest.mark.parametrize("sector", [512, 1024, 2048, 4096])
+def test_every_sector_size_is_found_out_from_either_copy(sector: int) -> None:
+    disk = gpt_disk([gpt_entry(1, LINUX, 64, 127, "it")], sector=sector, size=sector * 2048)
+    assert (read(disk).sector_size, read(disk).warnings) == (sector, ())
+    disk[sector : 2 * sector] = bytes(sector)
+    table = read(disk)
+    assert (table.sector_size, table.partitions[0].window.offset) == (sector, 64 * sector)
+    assert "its backup was used" in table.warnings[0]
+
+
+def test_a_sound_table_of_another_sector_size_does_not_hide_a_backup() -> None:
+    """The primary at 512 is corrupt, at 4096 somebody planted one: what counts is the backup of the former."""
+    disk = gpt_disk([gpt_entry(1, LINUX, 64, 127, "real")], size=4 << 20)
+    planted = gpt_disk([gpt_entry(1, LINUX, 64, 127, "planted")], size=4 << 20, sector=4096)
+    disk[4096:65536] = planted[4096:65536]
+    table = read(disk)
+    assert (table.sector_size, [one.label for one in table.partitions]) == (512, ["real"])
 
 
 @given(position=st.integers(0, 33 * 512 + 511), value=st.integers(0, 255), keep_crc=st.booleans())

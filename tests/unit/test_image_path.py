@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import json
 import os
 import pickle
@@ -18,11 +19,12 @@ from pytest_imagemount.engine import syscalls
 from pytest_imagemount.errors import CapabilityMissing, ImageMountError, ImageUnmounted
 from pytest_imagemount.facts import DeviceFacts, MountFacts
 from pytest_imagemount.image_root import LocalOpener
+from pytest_imagemount.manifest import Manifest
 from pytest_imagemount.mounted_image import BlockDevice, MountedImage
 from tests.confinement import assert_confined
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_imagemount.confined import Change
     from pytest_imagemount.image_path import ImagePath
@@ -109,7 +111,7 @@ def texts(paths: Iterator[ImagePath]) -> list[str]:
 def test_absolute_and_relative_text_name_the_same_file(image: MountedImage, text: str) -> None:
     path = image / text
     assert str(path) == "/etc/hostname"
-    assert repr(path) == "ImagePath('disk.qcow2', '/etc/hostname')"
+    assert repr(path) == "ImagePath('disk.qcow2 partition 2', '/etc/hostname')"
     assert path == image / "etc" / "hostname"
     assert hash(path) == hash(image / "etc" / "hostname")
     assert path.read_text() == "web01\n"
@@ -174,6 +176,54 @@ def test_a_path_is_not_bytes_and_does_not_pickle(image: MountedImage) -> None:
         pickle.dumps(image / "etc")
 
 
+LEFT_OUT = {"cwd", "home", "expanduser", "as_uri", "from_uri", "is_reserved", "lchmod", "with_segments", "parser"}
+LEFT_OUT |= {"copy", "copy_into", "move", "move_into", "info"}  # Python 3.14
+LEFT_OUT |= {"link_to"}  # Python 3.11
+
+
+def test_every_name_that_pathlib_has_is_there_or_left_out_on_purpose(image: MountedImage) -> None:
+    names = {name for name in dir(Path) if not name.startswith("_")}
+    assert {name for name in names if not hasattr(image / "etc", name)} <= LEFT_OUT
+    assert not LEFT_OUT & {name for name in dir(image / "etc") if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    "name", ["glob", "rglob", "chmod", "exists", "match", "relative_to", "walk", "read_text", "mkdir"]
+)
+def test_a_method_takes_the_keywords_of_pathlibs(image: MountedImage, name: str) -> None:
+    theirs = inspect.signature(getattr(Path, name, lambda: None)).parameters
+    ours = inspect.signature(getattr(type(image / ""), name)).parameters
+    assert {each for each in theirs if theirs[each].kind is inspect.Parameter.KEYWORD_ONLY} <= ours.keys()
+
+
+def test_what_is_the_same_for_every_path_of_an_image(image: MountedImage) -> None:
+    path = image / "etc/hostname"
+    assert (path.drive, path.root, path.anchor, path.as_posix()) == ("", "/", "/", "/etc/hostname")
+    assert path.is_absolute()
+    assert path.absolute() is path
+    assert not path.is_junction()
+    assert path.label == "disk.qcow2 partition 2:/etc/hostname"
+    assert (image.title, f"{image / ''!r}") == ("disk.qcow2 partition 2", "ImagePath('disk.qcow2 partition 2', '/')")
+
+
+def test_relative_to_walks_up_when_told(image: MountedImage) -> None:
+    path = image / "usr/lib/os-release"
+    assert path.relative_to("/usr/bin", walk_up=True) == PurePosixPath("../lib/os-release")
+    assert path.relative_to("/etc/x/y", walk_up=True) == PurePosixPath("../../../usr/lib/os-release")
+    assert path.relative_to("/usr", walk_up=True) == PurePosixPath("lib/os-release")
+    with pytest.raises(ValueError, match=r"\.\."):
+        path.relative_to("/etc/../x", walk_up=True)
+
+
+def test_whole_paths_match_patterns(image: MountedImage) -> None:
+    path = image / "EFI/BOOT/BOOTX64.EFI"
+    assert path.full_match("/EFI/**/*.EFI")
+    assert path.full_match("efi/*/*.efi", case_sensitive=False)
+    assert not path.full_match("*.EFI")
+    assert path.match("*.efi", case_sensitive=False)
+    assert not path.match("*.efi")
+
+
 # Links
 
 
@@ -221,6 +271,11 @@ def test_no_operation_follows_a_link_out_of_the_image(image: MountedImage, tree:
         path.open,
         path.owner,
         path.group,
+        path.xattrs,
+        path.capabilities,
+        path.selinux_context,
+        path.facts,
+        lambda: Manifest.of(path),
         path.iterdir,
         lambda: path.samefile(path),
         lambda: path.resolve(strict=True),
@@ -230,7 +285,7 @@ def test_no_operation_follows_a_link_out_of_the_image(image: MountedImage, tree:
     for operation in operations:
         with pytest.raises(FileNotFoundError) as caught:
             operation()
-        assert str(caught.value.filename).startswith("disk.qcow2:/")
+        assert str(caught.value.filename).startswith("disk.qcow2 partition 2:/")
     assert list(path.glob("**/*")) == []
     assert os.fspath(path).startswith(f"{tree}/"), "the name for other programs stays below the mount point"
     assert not Path(path).exists()
@@ -307,7 +362,7 @@ def test_reading_gives_the_content(image: MountedImage, tree: Path) -> None:
     assert path.sha256() == hashlib.sha256(b"gr\xfc\xdfe\r\n").hexdigest()
     with path.open("rb") as binary:
         assert binary.read(2) == b"gr"
-        assert binary.name == "disk.qcow2:/latin"
+        assert binary.name == "disk.qcow2 partition 2:/latin"
     with path.open(encoding="latin-1") as text:
         assert list(text) == ["grüße\n"]
 
@@ -316,7 +371,7 @@ def test_text_that_is_not_utf8_says_which_file(image: MountedImage, tree: Path) 
     (tree / "latin").write_bytes(b"\xfc")
     with pytest.raises(UnicodeDecodeError) as caught:
         (image / "latin").read_text()
-    assert caught.value.__notes__ == ["in disk.qcow2:/latin"]
+    assert caught.value.__notes__ == ["in disk.qcow2 partition 2:/latin"]
 
 
 def test_names_that_are_not_utf8_are_reached(image: MountedImage, tree: Path) -> None:
@@ -365,7 +420,7 @@ def test_a_fifo_is_refused_at_once(image: MountedImage, tree: Path, mode: str) -
     with pytest.raises(OSError, match="FIFO") as caught:
         (image / "fifo").open(mode)
     assert caught.value.errno == errno.ENXIO
-    assert caught.value.filename == "disk.qcow2:/fifo"
+    assert caught.value.filename == "disk.qcow2 partition 2:/fifo"
 
 
 def test_a_file_that_was_opened_waits_for_its_data_as_usual(image: MountedImage) -> None:
@@ -391,14 +446,14 @@ def test_owner_and_group_are_those_of_the_image(image: MountedImage, tree: Path)
     assert (image / "new").owner() == "mary"
     assert (image / "new").group() == "staff"
     (tree / "etc/passwd").write_text(f"other:x:{uid + 1}:0::/:\n")
-    with pytest.raises(KeyError, match=rf"disk\.qcow2:/new belongs to {uid}"):
+    with pytest.raises(KeyError, match=rf"disk\.qcow2 partition 2:/new belongs to {uid}"):
         (image / "new").owner()
 
 
 def test_owner_without_a_passwd_in_the_image_names_that_file(image: MountedImage) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         (image / "etc/hostname").owner()
-    assert caught.value.filename == "disk.qcow2:/etc/passwd"
+    assert caught.value.filename == "disk.qcow2 partition 2:/etc/passwd"
 
 
 # Listing
@@ -457,6 +512,13 @@ def test_glob_without_case_finds_names_as_a_vfat_boot_partition_writes_them(imag
     assert texts((image / "").rglob("bootx64.efi", case_sensitive=False)) == ["/EFI/BOOT/BOOTX64.EFI"]
 
 
+def test_glob_goes_through_links_when_told(image: MountedImage) -> None:
+    assert texts((image / "lib").rglob("*.conf")) == ["/lib/deep/a.conf"]
+    found = sorted(texts((image / "").glob("**/*.conf", recurse_symlinks=True)))
+    assert found == ["/lib/deep/a.conf", "/usr/.hidden.conf", "/usr/lib/deep/a.conf"]
+    assert texts((image / "").rglob("os-release")) == ["/etc/os-release", "/usr/lib/os-release"]
+
+
 def test_glob_refuses_patterns_that_mean_nothing(image: MountedImage) -> None:
     with pytest.raises(ValueError, match="empty"):
         (image / "").glob("")
@@ -491,6 +553,8 @@ def test_walk_skips_what_is_taken_from_the_list_and_follows_links_when_told(imag
 class Unreadable:
     """An opener for which one folder gives an I/O error, as on a damaged file system."""
 
+    sees_all_xattrs = True
+
     def __init__(self, tree: Path, path: str) -> None:
         self._opener, self._path = LocalOpener(tree), path
 
@@ -502,6 +566,9 @@ class Unreadable:
     def change(self, change: Change) -> None:
         self._opener.change(change)
 
+    def xattrs(self, paths: Sequence[str], *, follow: bool) -> Iterator[dict[str, bytes]]:
+        return self._opener.xattrs(paths, follow=follow)
+
     def close(self) -> None:
         self._opener.close()
 
@@ -512,10 +579,10 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tree: Path) 
     for listing in (root.walk(), root.rglob("*"), root.glob("usr/lib/*"), root.glob("usr/*/*")):
         with pytest.raises(OSError) as caught:
             list(listing)
-        assert (caught.value.errno, caught.value.filename) == (errno.EIO, "disk.qcow2:/usr/lib")
+        assert (caught.value.errno, caught.value.filename) == (errno.EIO, "disk.qcow2 partition 2:/usr/lib")
     errors: list[OSError] = []
     assert [str(folder) for folder, _, _ in root.walk(on_error=errors.append)] == ["/", "/etc", "/usr"]
-    assert [error.filename for error in errors] == ["disk.qcow2:/usr/lib"]
+    assert [error.filename for error in errors] == ["disk.qcow2 partition 2:/usr/lib"]
     image.unmount()
 
 
@@ -552,7 +619,7 @@ def test_files_and_folders_are_made_changed_and_removed(image: MountedImage, tre
             path.mkdir(exist_ok=True)
     with pytest.raises(FileNotFoundError) as caught:
         (image / "srv/www").mkdir()
-    assert caught.value.filename == "disk.qcow2:/srv/www"
+    assert caught.value.filename == "disk.qcow2 partition 2:/srv/www"
     (image / "var/log/app").rmdir()
     with pytest.raises(OSError) as not_empty:
         (image / "var").rmdir()
@@ -594,6 +661,48 @@ def test_symlink_to_keeps_the_text(image: MountedImage, tree: Path) -> None:
         (image / "etc/one").symlink_to("x")
 
 
+def test_hardlink_to_gives_a_file_one_more_name(image: MountedImage, tree: Path) -> None:
+    (image / "lib/name").hardlink_to("etc/hostname")
+    assert (tree / "usr/lib/name").samefile(tree / "etc/hostname")
+    (image / "etc/second").hardlink_to(image / "etc/os-release")
+    assert str((tree / "etc/second").readlink()) == "/usr/lib/os-release", "of a link the link itself"
+    with pytest.raises(FileExistsError):
+        (image / "etc/second").hardlink_to("etc/hostname")
+    with pytest.raises(FileNotFoundError) as caught:
+        (image / "etc/new").hardlink_to("no")
+    assert caught.value.filename == "disk.qcow2 partition 2:/no"
+    assert caught.value.filename2 == "disk.qcow2 partition 2:/etc/new"
+    for folder in ("etc", "/", ".."):
+        with pytest.raises(PermissionError):
+            (image / "new").hardlink_to(folder)
+
+
+def test_a_link_itself_has_no_mode_to_change(image: MountedImage, tree: Path) -> None:
+    with pytest.raises(NotImplementedError, match="no mode"):
+        (image / "etc/os-release").chmod(0o600, follow_symlinks=False)
+    (image / "etc/hostname").chmod(0o600, follow_symlinks=False)
+    assert (tree / "etc/hostname").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_path_longer_than_a_system_call_takes_is_reached(image: MountedImage, tree: Path) -> None:
+    name = "n" * 200
+    deep = image / "/".join([name] * 30)
+    place = image / ""
+    for _ in range(30):
+        place = place / name
+        place.mkdir()
+    (deep / "file").write_text("deep")
+    (deep / "link").symlink_to("file")
+    assert (deep / "file").read_text() == "deep"
+    assert str((deep / "link").readlink()) == "file"
+    assert [path.name for path in deep.iterdir()] == ["file", "link"]
+    assert texts((image / "").rglob("file")) == [str(deep / "file")]
+    with pytest.raises(OSError) as caught:
+        (deep / "link").read_text()
+    assert caught.value.errno == errno.ELOOP
+    assert held(tree) == []
+
+
 def test_rename_moves_inside_the_image(image: MountedImage, tree: Path) -> None:
     moved = (image / "etc/hostname").rename("lib/hostname")
     assert moved == image / "lib/hostname"
@@ -602,7 +711,10 @@ def test_rename_moves_inside_the_image(image: MountedImage, tree: Path) -> None:
     assert not (tree / "etc/os-release").is_symlink()
     with pytest.raises(FileNotFoundError) as caught:
         (image / "no").rename("etc/no")
-    assert (caught.value.filename, caught.value.filename2) == ("disk.qcow2:/no", "disk.qcow2:/etc/no")
+    assert (caught.value.filename, caught.value.filename2) == (
+        "disk.qcow2 partition 2:/no",
+        "disk.qcow2 partition 2:/etc/no",
+    )
 
 
 def test_names_that_are_not_in_a_folder_are_never_given_to_the_host(image: MountedImage, tree: Path) -> None:
@@ -614,6 +726,7 @@ def test_names_that_are_not_in_a_folder_are_never_given_to_the_host(image: Mount
             (path.unlink, errno.EISDIR),
             (path.mkdir, errno.EEXIST),
             (lambda path=path: path.symlink_to("x"), errno.EEXIST),  # type: ignore[misc]
+            (lambda path=path: path.hardlink_to("etc/hostname"), errno.EEXIST),  # type: ignore[misc]
             (lambda path=path: path.rename("x"), errno.EBUSY),  # type: ignore[misc]
             (lambda path=path: (image / "etc").rename(path), errno.EBUSY),  # type: ignore[misc]
         ]
@@ -644,6 +757,11 @@ def every_operation(image: MountedImage) -> dict[str, Callable[[], Any]]:
         "read_text": path.read_text,
         "read_bytes": path.read_bytes,
         "sha256": path.sha256,
+        "xattrs": path.xattrs,
+        "capabilities": path.capabilities,
+        "selinux_context": path.selinux_context,
+        "facts": path.facts,
+        "manifest": image.manifest,
         "readlink": path.readlink,
         "resolve": path.resolve,
         "samefile": lambda: path.samefile(path),
@@ -660,6 +778,7 @@ def every_operation(image: MountedImage) -> dict[str, Callable[[], Any]]:
         "mkdir": lambda: (image / "new").mkdir(parents=True),
         "rmdir": (image / "new").rmdir,
         "symlink_to": lambda: (image / "link").symlink_to("x"),
+        "hardlink_to": lambda: (image / "hard").hardlink_to("etc/hostname"),
         "rename": lambda: (image / "link").rename("link2"),
         "unlink": lambda: (image / "link2").unlink(missing_ok=True),
     }
@@ -808,7 +927,7 @@ def test_an_open_that_stays_disturbed_fails_at_a_deadline(monkeypatch: pytest.Mo
     monkeypatch.setattr("pytest_imagemount.confined._RACE_SECONDS", 0.01)
     with pytest.raises(BlockingIOError) as caught:
         (image / "etc/hostname").stat()
-    assert caught.value.filename == "disk.qcow2:/etc/hostname"
+    assert caught.value.filename == "disk.qcow2 partition 2:/etc/hostname"
 
 
 # The values

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import json
 import os
 import socket
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 
 from pytest_imagemount.confined import CALLS
 from pytest_imagemount.errors import RequestInvalid
-from pytest_imagemount.helper.inside import change_inside, open_inside
-from pytest_imagemount.helper.protocol import ChangeInside, OpenInside
+from pytest_imagemount.helper import inside
+from pytest_imagemount.helper.inside import change_inside, open_inside, xattrs_inside
+from pytest_imagemount.helper.protocol import ChangeInside, OpenInside, XattrsInside
 from tests.confinement import assert_confined
 
 if TYPE_CHECKING:
@@ -175,7 +178,7 @@ def test_the_tree_is_changed(root: int, tree: Path) -> None:
 def test_the_root_itself_is_not_changed(root: int, tree: Path, call: str, path: str) -> None:
     outside = sorted(tree.parent.rglob("*"))
     with pytest.raises(OSError) as caught:
-        change_inside(root, ChangeInside(1, call, path, "/other", 0o700))
+        change_inside(root, ChangeInside(1, call, path, "/etc/hostname", 0o700))
     assert caught.value.errno in (errno.EBUSY, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY)
     assert sorted(tree.parent.rglob("*")) == outside
 
@@ -192,3 +195,43 @@ def test_a_link_that_leads_out_changes_nothing(root: int, tree: Path, call: str)
 def test_there_are_no_other_changes(root: int) -> None:
     with pytest.raises(RequestInvalid, match="call='chown'"):
         change_inside(root, ChangeInside(1, "chown", "/etc", "", 0))
+
+
+# Extended attributes
+
+
+def attributes(root: int, *paths: str, follow: bool = False) -> list[dict[str, object]]:
+    """A decoded line for each path that the reply has."""
+    with os.fdopen(xattrs_inside(root, XattrsInside(1, paths, follow)), "rb") as reply:
+        return [json.loads(line) for line in reply]
+
+
+def test_attributes_are_read_of_what_is_inside_and_refusals_are_told(root: int) -> None:
+    paths = ("/etc/hostname", "/none", "/out", "/loop", "/fifo", "/magic/etc/passwd", "/")
+    answers = attributes(root, *paths, follow=True)
+    assert [answer.get("errno", 0) for answer in answers] == [
+        0,
+        errno.ENOENT,
+        errno.ENOENT,
+        errno.ELOOP,
+        0,
+        errno.ENOENT,
+        0,
+    ]
+    assert [answer.get("errno", 0) for answer in attributes(root, *paths[:4])] == [0, errno.ENOENT, 0, 0], (
+        "of the links"
+    )
+
+
+def test_attributes_of_another_mount_are_not_read() -> None:
+    machine = os.open("/", os.O_PATH)
+    try:
+        assert attributes(machine, "/proc/self/status")[0]["errno"] == errno.EXDEV
+    finally:
+        os.close(machine)
+
+
+def test_a_reply_that_grows_large_ends_early(root: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inside, "read_xattrs", lambda _, most: {"user.a": bytes(1 << 20)})
+    assert len(attributes(root, *["/etc/hostname"] * 10)) == 3
+    assert base64.b64decode(str(attributes(root, "/etc")[0]["xattrs"]["user.a"])) == bytes(1 << 20)  # type: ignore[index]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_imagemount.engine.processes import ProcessId
-from pytest_imagemount.helper.journal import Journal, Record, read_journal
+from pytest_imagemount.helper import journal as journal_module
+from pytest_imagemount.helper.journal import Journal, read_journal, strike_out
+from pytest_imagemount.helper.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,24 +73,47 @@ def test_a_record_is_read_back_as_it_was_written(folder: int, record: Record) ->
     assert read(folder) == ([record], [])
 
 
-def test_a_later_record_takes_the_place_of_the_earlier(folder: int, tmp_path: Path) -> None:
+def line_of(value: object) -> bytes:
+    """A line of a journal, with the checksum that fits."""
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return b"%08x %s\n" % (zlib.crc32(data), data)
+
+
+def add(tmp_path: Path, data: bytes) -> None:
+    with (tmp_path / "journal").open("ab") as file:
+        file.write(data)
+
+
+def test_a_later_record_takes_the_place_of_the_earlier(folder: int) -> None:
     journal = Journal(folder)
     journal.write(RECORD)
     journal.write(KNOWN)
     assert read(folder) == ([KNOWN], [])
-    assert [entry.name for entry in (tmp_path / "journal").iterdir()] == ["3.json"]
+
+
+def test_a_record_that_is_removed_is_not_read_and_the_others_are(folder: int) -> None:
+    journal = Journal(folder)
+    others = [replace(RECORD, number=number) for number in (1, 2)]
+    for record in (others[0], RECORD, KNOWN, others[1]):
+        journal.write(record)
+    journal.remove(RECORD.number)
+    assert read(folder) == (others, [])
+    journal.write(RECORD)
+    assert read(folder) == ([*others, RECORD], [])
 
 
 def test_the_journal_goes_with_its_last_record(folder: int, tmp_path: Path) -> None:
     journal = Journal(folder)
     journal.write(RECORD)
-    with pytest.raises(OSError, match="not empty"):
+    with pytest.raises(OSError, match="not empty: mount 3"):
         journal.close()
     journal.remove(RECORD.number)
     journal.remove(RECORD.number)
     journal.close()
     journal.close()
     assert list(tmp_path.iterdir()) == []
+    journal.write(KNOWN)
+    assert read(folder) == ([KNOWN], [])
 
 
 def test_a_journal_that_was_never_written_leaves_nothing(folder: int, tmp_path: Path) -> None:
@@ -95,29 +124,120 @@ def test_a_journal_that_was_never_written_leaves_nothing(folder: int, tmp_path: 
     assert read(folder) == ([], [])
 
 
-def test_a_half_written_record_leaves_the_one_before_it_in_force(folder: int, tmp_path: Path) -> None:
-    Journal(folder).write(RECORD)
-    (tmp_path / "journal/3.new").write_text('{"version": 1, "tok')
+def test_a_record_cut_off_anywhere_leaves_the_one_before_it_in_force(folder: int, tmp_path: Path) -> None:
+    journal = Journal(folder)
+    journal.write(RECORD)
+    before = (tmp_path / "journal").read_bytes()
+    journal.write(KNOWN)
+    after = (tmp_path / "journal").read_bytes()
+    for length in range(len(before), len(after)):
+        (tmp_path / "journal").write_bytes(after[:length])
+        assert read(folder) == ([RECORD], [])
+
+
+WRITER = """
+import os, sys
+from dataclasses import replace
+from pytest_imagemount.helper import journal
+from pytest_imagemount.helper.record import Record
+journal._FEWEST = 5000
+first, known = (Record.parse(text.encode()) for text in sys.argv[2:])
+book = journal.Journal(os.open(sys.argv[1], os.O_RDONLY))
+book.write(first)
+print("ready", flush=True)
+for number in range(1, 1 << 30):
+    book.write(replace(first, number=number))
+    book.write(replace(known, number=number))
+    print(number, flush=True)
+    book.remove(number)
+"""
+
+
+@pytest.mark.parametrize("length", [1, 5000, 30_001])
+def test_a_kill_at_any_moment_leaves_every_record_that_was_written(folder: int, tmp_path: Path, length: int) -> None:
+    first = replace(RECORD, number=0)
+    arguments = [str(tmp_path), *(json.dumps(record.to_json()) for record in (first, KNOWN))]
+    with subprocess.Popen([sys.executable, "-c", WRITER, *arguments], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.stdout.read(length)
+        process.send_signal(signal.SIGKILL)
+        process.stdout.read()
+    records, unreadable = read(folder)
+    assert unreadable == []
+    assert records[0] == first
+    assert len(records) <= 2
+
+
+def test_a_journal_does_not_grow_with_what_was_mounted_once(
+    folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_FEWEST", 20_000)
+    journal = Journal(folder)
+    held = [replace(RECORD, number=number) for number in range(5)]
+    for record in held:
+        journal.write(record)
+    for number in range(5, 500):
+        journal.write(replace(KNOWN, number=number))
+        journal.remove(number)
+        assert (tmp_path / "journal").stat().st_size < 25_000
+    assert read(folder) == (held, [])
+    for record in held:
+        journal.remove(record.number)
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_fails_the_write_and_spoils_nothing(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(folder)
+    journal.write(RECORD)
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, place: real(fd, data[:50], place))
+    with pytest.raises(OSError, match="no space"):
+        journal.write(KNOWN)
     assert read(folder) == ([RECORD], [])
+    monkeypatch.undo()
+    journal.write(KNOWN)
+    assert read(folder) == ([KNOWN], [])
 
 
-def test_a_record_of_another_folder_or_number_is_not_believed(folder: int, tmp_path: Path) -> None:
+def test_what_a_dead_helper_held_is_struck_out_by_its_numbers(folder: int) -> None:
+    journal = Journal(folder)
+    others = [replace(RECORD, number=number) for number in (1, 2)]
+    for record in (RECORD, *others, KNOWN):
+        journal.write(record)
+    strike_out(folder, {1, 3, None}, owner=os.geteuid())
+    assert read(folder) == ([others[1]], [])
+    with pytest.raises(ValueError, match="belongs to user"):
+        strike_out(folder, {2}, owner=os.geteuid() + 1)
+
+
+def test_a_record_of_another_folder_is_not_believed(folder: int) -> None:
     Journal(folder).write(RECORD)
-    assert read(folder, "1-00000000")[0] == []
-    (tmp_path / "journal/3.json").rename(tmp_path / "journal/4.json")
-    records, (reason,) = read(folder)
+    records, (reason,) = read(folder, "1-00000000")
     assert records == []
-    assert "journal/4.json: a record of 4711-0123abcd:3, which is not this folder's" in reason
+    assert "journal, line 1: a record of 4711-0123abcd:3, which is not this folder's" in reason
 
 
-@pytest.mark.parametrize(
-    "data", ["", "{", "null", "[]", "3", "[" * 100_000, '{"version": 1}', '{"version": 2}', "\0", "\udce4"]
-)
-def test_nonsense_is_told_and_not_believed(folder: int, tmp_path: Path, data: str) -> None:
+def test_a_record_that_does_not_fit_its_checksum_is_told(folder: int, tmp_path: Path) -> None:
     journal = Journal(folder)
     journal.write(RECORD)
     journal.write(replace(RECORD, number=4))
-    (tmp_path / "journal/3.json").write_text(data, errors="surrogateescape")
+    data = (tmp_path / "journal").read_bytes()
+    (tmp_path / "journal").write_bytes(data.replace(b"gw0", b"gw1", 1))
+    records, unreadable = read(folder)
+    assert [record.number for record in records] == [4]
+    assert unreadable == ["journal, line 1: its checksum does not fit"]
+
+
+@pytest.mark.parametrize("sum_fits", [True, False])
+@pytest.mark.parametrize(
+    "data", ["", "{", "null", "[]", "3", "[" * 100_000, '{"version": 1}', '{"version": 2}', "\0", "\udce4"]
+)
+def test_nonsense_is_told_and_not_believed(folder: int, tmp_path: Path, data: str, sum_fits: bool) -> None:
+    Journal(folder).write(replace(RECORD, number=4))
+    raw = data.encode(errors="surrogateescape")
+    add(tmp_path, line_of(raw) if sum_fits else raw + b"\n")
     records, unreadable = read(folder)
     assert [record.number for record in records] == [4]
     assert len(unreadable) == 1
@@ -163,31 +283,33 @@ def test_any_bytes_give_a_value_error(data: bytes) -> None:
         Record.parse(data)
 
 
-def test_a_record_that_is_too_long_is_not_read(folder: int, tmp_path: Path) -> None:
+def test_a_record_that_is_too_long_is_not_believed(folder: int, tmp_path: Path) -> None:
+    Journal(folder).write(replace(RECORD, number=4))
+    add(tmp_path, line_of({**RECORD.to_json(), "test": "x" * (1 << 20)}))
+    records, (reason,) = read(folder)
+    assert [record.number for record in records] == [4]
+    assert "longer than 1048576 bytes" in reason
+
+
+def test_a_journal_that_is_a_link_a_pipe_or_a_folder_is_not_read(folder: int, tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(line_of(RECORD.to_json()))
+    journal = tmp_path / "journal"
+    journal.symlink_to("real")
+    assert read(folder)[0] == []
+    journal.unlink()
+    os.mkfifo(journal)
+    assert read(folder) == ([], ["journal: not a regular file"])
+    journal.unlink()
+    journal.mkdir()
+    assert read(folder) == ([], ["journal: not a regular file"])
+
+
+def test_a_journal_that_is_too_long_is_not_read(folder: int, tmp_path: Path) -> None:
     Journal(folder).write(RECORD)
-    (tmp_path / "journal/3.json").write_text(json.dumps({**RECORD.to_json(), "test": "x" * 70_000}))
+    os.truncate(tmp_path / "journal", (256 << 20) + 1)
     records, (reason,) = read(folder)
     assert records == []
-    assert "longer than 65536 bytes" in reason
-
-
-def test_links_pipes_and_folders_are_not_read(folder: int, tmp_path: Path) -> None:
-    Journal(folder).write(RECORD)
-    (tmp_path / "elsewhere.json").write_text(json.dumps({**RECORD.to_json(), "number": 5}))
-    (tmp_path / "journal/5.json").symlink_to(tmp_path / "elsewhere.json")
-    os.mkfifo(tmp_path / "journal/6.json")
-    (tmp_path / "journal/7.json").mkdir()
-    records, unreadable = read(folder)
-    assert records == [RECORD]
-    assert [line.split(":")[0] for line in unreadable] == ["journal/5.json", "journal/6.json", "journal/7.json"]
-
-
-def test_a_journal_that_is_a_link_is_not_followed(folder: int, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "journal").symlink_to("real")
-    records, (reason,) = read(folder)
-    assert records == []
-    assert reason.startswith("journal: ")
+    assert reason == "journal: longer than 268435456 bytes"
 
 
 def test_a_record_that_another_user_wrote_is_not_believed(folder: int) -> None:

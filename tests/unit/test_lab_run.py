@@ -107,12 +107,12 @@ def test_folders_are_shared_once_and_hidden_ones_are_shown() -> None:
     shared = run.shared_folders(
         Path("/tmp/work"),
         [Path("/home/user/data")],
-        [Path("/tmp/venv"), Path("/tmp/work/.venv"), Path("/usr"), Path("/var/tmp/tool"), Path("/tmp")],
+        [Path("/tmp/env"), Path("/tmp/project/.venv"), Path("/usr"), Path("/var/tmp/tool"), Path("/tmp")],
     )
     assert shared == {
         Path("/tmp/work"): True,
         Path("/home/user/data"): True,
-        Path("/tmp/venv"): False,
+        Path("/tmp/env"): False,
         Path("/var/tmp/tool"): False,
     }
 

@@ -238,3 +238,27 @@ def test_sfdisk_agrees(tmp_path: Path) -> None:
     ]
     assert [one.type for one in table.partitions] == [f"{int(one['type'], 16):#04x}" for one in said["partitions"]]
     assert table.partitions[0].window == Window(1 << 20, 8 << 20)
+
+
+@pytest.mark.needs("libblkid")
+@pytest.mark.parametrize("sector", [512, 1024, 2048, 4096])
+def test_the_sector_size_is_told_by_what_lies_where_a_partition_starts(sector: int) -> None:
+    table = mbr_sector([mbr_entry(0x83, 64, 64), mbr_entry(0x83, 200, 100)])
+    disk = mbr_disk({0: table, 200: SWAP_PAGE}, size=1 << 24, sector=sector)
+    read_back = read(disk)
+    assert (read_back.sector_size, read_back.partitions[1].window) == (sector, Window(200 * sector, 100 * sector))
+
+
+@pytest.mark.parametrize("sector", [512, 1024, 2048, 4096])
+def test_the_sector_size_is_told_by_the_chain_of_logical_partitions(sector: int) -> None:
+    disk = mbr_disk(LOGICAL, size=1 << 24, sector=sector)
+    table = read(disk)
+    assert (table.sector_size, table.warnings) == (sector, ())
+    assert [one.window.offset // sector for one in table.partitions] == [64, 200, 208, 308, 508]
+
+
+def test_sectors_are_512_bytes_where_nothing_tells() -> None:
+    assert read(mbr_disk({0: mbr_sector([mbr_entry(0x83, 64, 64)])}, size=1 << 24)).sector_size == 512
+
+
+SWAP_PAGE = (bytes(1024) + le(1, 4) + le(99, 4)).ljust(4086, b"\0") + b"SWAPSPACE2"

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_imagemount.engine.reader import Window
-from pytest_imagemount.engine.superblock import AMBIVALENT, Superblock
-from pytest_imagemount.engine.tables.partition_types import GPT_TYPES, MBR_TYPES, root_type_name
+from pytest_imagemount.engine.superblock import Superblock
+from pytest_imagemount.engine.tables.discoverable import root_type_name
+from pytest_imagemount.engine.tables.partition_types import GPT_TYPES, MBR_TYPES
 from pytest_imagemount.engine.tables.read import Partition, PartitionTable, read_table
 from pytest_imagemount.engine.tables.selection import select
 from pytest_imagemount.errors import (
@@ -28,7 +29,7 @@ EXT4 = Superblock("ext4", "filesystem", "data", "2567a004-aacf-467e-a0ce-58dfa02
 VFAT = Superblock("vfat", "filesystem", "EFI", "1A2B-3C4D")
 SWAP = Superblock("swap", "other")
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
-ROOT = next(guid for guid, name in GPT_TYPES.items() if name == root_type_name(platform.machine()))
+ROOT = next(guid for guid, name in GPT_TYPES.items() if name == root_type_name())
 
 
 def partition(number: int, *, kind: str = LINUX, label: str | None = None, container: bool = False) -> Partition:
@@ -142,33 +143,46 @@ def test_an_mbr_type_is_a_code_or_a_name(wanted: str) -> None:
     assert choose(table(one, two, kind="mbr"), wanted) == 2
 
 
-@pytest.mark.parametrize("wanted", ["auto", -1, "-1"])
-def test_auto_is_the_only_file_system(wanted: int | str) -> None:
-    assert choose(THREE, wanted, {1: SWAP, 7: EXT4}) == 7
+@pytest.mark.parametrize("wanted", ["TYPE=root", "TYPE=Root", f"TYPE={root_type_name()}"])
+def test_the_type_root_is_that_of_the_architecture(wanted: str) -> None:
+    assert choose(table(partition(1), partition(2, kind=ROOT)), wanted) == 2
+    arm = next(guid for guid, name in GPT_TYPES.items() if name == "usr-arm64-verity")
+    disk = table(partition(1, kind=ROOT), partition(3, kind=arm))
+    chosen = select(disk, "TYPE=usr-verity", "disk.img", probe=probe({}), architecture="aarch64")
+    assert chosen is not None
+    assert chosen.number == 3
 
 
-@pytest.mark.parametrize("wanted", ["auto", -1, "-1"])
-def test_auto_is_the_image_itself_where_there_is_no_table(wanted: int | str) -> None:
-    assert choose(None, wanted) is None
+def test_an_apple_type_is_the_maps_word() -> None:
+    one = Partition(2, Window(1 << 20, 1), "Apple_HFS", None, None)
+    assert choose(PartitionTable("apple", 512, None, (one,)), "TYPE=apple_hfs") == 2
 
 
-def test_auto_among_several_is_the_root_of_this_machine() -> None:
-    disk = table(partition(1), partition(2, kind=ROOT), partition(3))
-    assert choose(disk, "auto", {1: VFAT, 2: EXT4, 3: EXT4}) == 2
+ISO = Superblock("iso9660", "filesystem", "LIVE")
+WHOLE = Window(0, 1 << 30)
 
 
-@pytest.mark.parametrize("kinds", [(LINUX, LINUX), (ROOT, ROOT)])
-def test_auto_among_equals_lists_the_candidates(kinds: tuple[str, str]) -> None:
-    disk = table(partition(1, kind=kinds[0]), partition(2), partition(3, kind=kinds[1]))
-    with pytest.raises(PartitionAmbiguous, match="2 partitions hold a file system") as caught:
-        choose(disk, "auto", {1: EXT4, 2: SWAP, 3: EXT4})
-    assert [row.split()[0] for row in caught.value.table.splitlines()[2:]] == ["1", "3"]
+def choose_on_iso(disk: PartitionTable, wanted: int | str | None, whole: Superblock | None) -> int | None:
+    """The choice on a disk that as a whole holds ``whole``, and ext4 in partition 2, vfat in 3."""
+    inside = probe({2: EXT4, 3: VFAT})
+    look = lambda window: whole if window == WHOLE else inside(window)  # noqa: E731
+    chosen = select(replace(disk, disk_size=WHOLE.size), wanted, "disk.img", probe=look)
+    return chosen.number if chosen else None
 
 
-def test_auto_without_a_file_system_says_what_there_is() -> None:
-    conflict = Superblock("signatures of several file systems at once", AMBIVALENT)
-    with pytest.raises(PartitionNotFound, match=r"no partition holds a file system \(1 holds swap, 2 holds signatures"):
-        choose(THREE, "auto", {1: SWAP, 2: conflict})
+def test_none_on_an_iso_with_a_partition_table_is_the_iso() -> None:
+    assert choose_on_iso(THREE, None, ISO) is None
+    assert choose_on_iso(THREE, 2, ISO) == 2
+    for other in (None, EXT4):
+        with pytest.raises(PartitionRequired):
+            choose_on_iso(THREE, None, other)
+
+
+def test_auto_on_an_iso_is_the_iso_where_a_partition_covers_it() -> None:
+    cover = Partition(1, Window(0, 1 << 29), "0x17", None, None)
+    assert choose_on_iso(table(cover, partition(3), kind="mbr"), "auto", ISO) is None
+    # Left over from the days before the disk was partitioned:
+    assert choose_on_iso(table(partition(2), kind="mbr"), "auto", ISO) == 2
 
 
 def test_an_extended_partition_is_never_probed_or_offered() -> None:
@@ -200,7 +214,7 @@ def test_warnings_stand_below_the_table() -> None:
 
 
 def test_json_has_every_fact() -> None:
-    value = json.loads(json.dumps(table(partition(2, label="root")).to_json()))
+    value = json.loads(json.dumps(table(replace(partition(2, label="root"), attributes=1 << 60)).to_json()))
     assert value["kind"] == "gpt"
     assert value["partitions"] == [
         {
@@ -212,6 +226,8 @@ def test_json_has_every_fact() -> None:
             "uuid": "0000000a-0000-0000-0000-000000000002",
             "label": "root",
             "logical": False,
+            "container": False,
+            "attributes": ["read-only"],
         }
     ]
 

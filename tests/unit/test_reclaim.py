@@ -18,9 +18,10 @@ from pytest_imagemount.engine.undo import UndoStack, deadline, patience, wait_un
 from pytest_imagemount.errors import RequestInvalid
 from pytest_imagemount.helper.descriptors import require_image, require_mountpoint
 from pytest_imagemount.helper.folder_contents import remove_contents, strangers_in
-from pytest_imagemount.helper.journal import Journal, Record
+from pytest_imagemount.helper.journal import Journal
 from pytest_imagemount.helper.plan import make_plan
 from pytest_imagemount.helper.reclaim import reclaim
+from pytest_imagemount.helper.record import Record
 from pytest_imagemount.helper.report import Item, Report
 from pytest_imagemount.processes import Held, Listing
 from pytest_imagemount.terminal import Style
@@ -77,7 +78,7 @@ def test_the_folder_of_a_live_process_is_passed_over(tmp_path: Path) -> None:
     Journal(held.fd).write(record(held))
     report = reclaim(tmp_path, dry_run=False)
     assert (report.reclaimed, report.left, report.not_ours) == ([], [], [])
-    assert (held.path / "journal/1.json").exists()
+    assert (held.path / "journal").exists()
 
 
 def test_what_no_helper_makes_is_told_and_keeps_the_folder(tmp_path: Path) -> None:

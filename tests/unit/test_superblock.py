@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from pytest_imagemount.engine import superblock
 from pytest_imagemount.engine.reader import FileReader, Window
-from pytest_imagemount.engine.superblock import AMBIVALENT, Superblock, probe, probe_reader
+from pytest_imagemount.engine.superblock import AMBIVALENT, Superblock, probe, probe_on, probe_reader
 from pytest_imagemount.engine.volume_places import metadata_windows
 from pytest_imagemount.errors import CapabilityMissing, DeviceFailed
 from pytest_imagemount.programs import run
@@ -52,7 +53,8 @@ def make(tmp_path: Path) -> Iterator[Callable[..., int]]:
 def both(fd: int, window: Window) -> Superblock | None:
     """What both ways of probing say, which must be the same."""
     direct = probe(fd, window)
-    assert probe_reader(FileReader(fd, os.fstat(fd).st_size), window) == direct
+    reader = FileReader(fd, os.fstat(fd).st_size)
+    assert probe_reader(reader, window) == probe_on(reader, window) == direct
     return direct
 
 
@@ -94,6 +96,30 @@ def test_luks_is_of_usage_crypto(make: Callable[..., int]) -> None:
     found = both(fd, Window(0, 4 * MIB))
     assert found == Superblock("crypto_LUKS", "crypto", None, UUID, "1")
     assert not found.mountable
+
+
+def test_members_of_volumes_are_told_as_such(make: Callable[..., int]) -> None:
+    lvm = make(4 * MIB)
+    label = b"LABELONE" + struct.pack("<QII8s", 1, 0, 32, b"LVM2 001") + b"a" * 32
+    os.pwrite(lvm, label, 512)
+    found = both(lvm, Window(0, 4 * MIB))
+    assert found is None  # the checksum is missing
+    checksum = _lvm_checksum((label[20:] + bytes(512))[: 512 - 20])
+    os.pwrite(lvm, label[:16] + struct.pack("<I", checksum) + label[20:], 512)
+    found = both(lvm, Window(0, 4 * MIB))
+    assert found is not None
+    assert (found.type, found.usage, found.mountable) == ("LVM2_member", "raid", False)
+    raid = make(4 * MIB)
+    superblock = struct.pack("<III4x16s32sQII", 0xA92B4EFC, 1, 0, bytes(range(16)), b"host:0", 0, 1, 0)
+    os.pwrite(raid, superblock.ljust(144, b"\0") + struct.pack("<Q", 8), 4096)
+    found = both(raid, Window(0, 4 * MIB))
+    assert found is not None
+    assert (found.type, found.usage, found.label, found.version) == ("linux_raid_member", "raid", "host:0", "1.2")
+
+
+def _lvm_checksum(data: bytes) -> int:
+    """CRC-32 as LVM uses it: started from another value, and not inverted."""
+    return zlib.crc32(data, 0xF597A6CF ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
 @pytest.mark.needs("mkfs.btrfs")

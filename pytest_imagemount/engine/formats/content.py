@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...errors import ImageInvalid, ImageUnsafe
 from ..reader import FileReader
 from ..text import printable
+
+if TYPE_CHECKING:
+    from .references import Reference
 
 _HEAD_SIZE = 4096
 _GET_A_WHOLE_COPY = "get a whole copy of it"
@@ -14,18 +19,30 @@ _GET_A_WHOLE_COPY = "get a whole copy of it"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The file behind an image, open at ``fd`` (not owned), of ``size`` bytes. ``head`` is its first 4 KiB."""
+    """The file behind an image, open at ``fd`` (not owned), of ``size`` bytes. ``head`` is its first 4 KiB.
+
+    ``references`` gathers the files that the image names; None refuses it for the first of them.
+    """
 
     fd: int
     name: str
     size: int
     is_block_device: bool
     head: bytes
+    references: list[Reference] | None = None
 
     @classmethod
-    def open_at(cls, fd: int, name: str, size: int, *, is_block_device: bool = False) -> Content:
+    def open_at(
+        cls,
+        fd: int,
+        name: str,
+        size: int,
+        *,
+        is_block_device: bool = False,
+        references: list[Reference] | None = None,
+    ) -> Content:
         """The content of ``fd``; reads its first bytes, which a dozen magic numbers are then looked for in."""
-        return cls(fd, name, size, is_block_device, FileReader(fd, size).pread(_HEAD_SIZE, 0))
+        return cls(fd, name, size, is_block_device, FileReader(fd, size).pread(_HEAD_SIZE, 0), references)
 
     def peek(self, size: int, offset: int) -> bytes:
         """``size`` bytes from ``offset``, fewer at the end of the file."""
@@ -58,14 +75,31 @@ class Content:
         """The error for content that a repair tool may mend."""
         return self.invalid(reason, "run `qemu-img check` on it, or get a whole copy of it")
 
-    def unsafe(self, role: str, wanted: str) -> ImageUnsafe:
+    def refer(self, *references: Reference) -> None:
+        """The image names other files, all of them for one role.
+
+        :raises ImageUnsafe: it may not
+        """
+        if self.references is None:
+            names = ", ".join(decode_name(os.fsencode(reference.name)) for reference in references[:8])
+            hint = "or say which folder its files may be in: backing=[FOLDER]"
+            raise self.unsafe(references[0].role, names, hint)
+        self.references.extend(references)
+
+    def unsafe(self, role: str, wanted: str, otherwise: str = "") -> ImageUnsafe:
         """The error for an image that names another file; ``role`` is what the file is to it."""
         name = f"{printable(wanted)!r}" if wanted else "a file that it does not name"
+        hint = "make a self-contained copy of it with `qemu-img convert`, if you trust the image"
         return ImageUnsafe(
             image=self.name,
             reason=f"its {role} is another file, {name}, and an image that names other files is not opened",
-            hint="make a self-contained copy of it with `qemu-img convert`, if you trust the image",
+            hint=f"{hint}, {otherwise}" if otherwise else hint,
         )
+
+
+def file_name(raw: bytes) -> str:
+    """A file name out of an image, as system calls take it; it ends at the first NUL, as it does for qemu."""
+    return os.fsdecode(raw.partition(b"\0")[0])
 
 
 def decode_name(raw: bytes) -> str:

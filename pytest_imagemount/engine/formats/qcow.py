@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from .content import decode_name
+from .content import file_name
+from .references import BACKING, Reference
 
 if TYPE_CHECKING:
     from .content import Content
@@ -15,6 +16,7 @@ _QCOW = struct.Struct(">8sQIIQBBHIQ")
 _QED_MAGIC = b"QED\0"
 _QED = struct.Struct("<4sIIIQQQQQII")
 _QED_BACKING_FILE = 1
+_QED_BACKING_IS_RAW = 1 << 2
 _QED_KNOWN_FEATURES = 0b111
 _MAX_BACKING_NAME = 1023
 
@@ -25,11 +27,11 @@ def claims_qcow(content: Content) -> bool:
 
 
 def qcow_virtual_size(content: Content) -> int:
-    """The virtual size in bytes of a qcow image that has no backing file and is not encrypted."""
+    """The virtual size in bytes of a qcow image that is not encrypted."""
     fields = _QCOW.unpack(content.read(_QCOW.size, 0, "qcow header"))
     _, backing_offset, backing_size, _, size, cluster_bits, l2_bits, _, encryption, l1_offset = fields
     if backing_offset and backing_size:
-        _refuse_backing_file(content, backing_offset, backing_size)
+        _refer(content, backing_offset, backing_size, None)
     if not 9 <= cluster_bits <= 16 or not 6 <= l2_bits <= 13:
         raise content.corrupt(f"its qcow header gives 2^{cluster_bits} bytes a cluster, 2^{l2_bits} entries a table")
     if size <= 1:
@@ -47,11 +49,12 @@ def claims_qed(content: Content) -> bool:
 
 
 def qed_virtual_size(content: Content) -> int:
-    """The virtual size in bytes of a QED image that has no backing file."""
+    """The virtual size in bytes of a QED image."""
     fields = _QED.unpack(content.read(_QED.size, 0, "QED header"))
     _, cluster, table_clusters, _, features, _, _, l1_offset, size, backing_offset, backing_size = fields
     if features & _QED_BACKING_FILE or (backing_offset and backing_size):
-        _refuse_backing_file(content, backing_offset, backing_size)
+        # All that QED says of the format is that it is raw, or that it is not.
+        _refer(content, backing_offset, backing_size, "raw" if features & _QED_BACKING_IS_RAW else None)
     if unknown := features & ~_QED_KNOWN_FEATURES:
         bits = ", ".join(str(bit) for bit in range(64) if unknown >> bit & 1)
         hint = "convert it with the qemu-img that wrote it"
@@ -62,10 +65,11 @@ def qed_virtual_size(content: Content) -> int:
     return int(size)
 
 
-def _refuse_backing_file(content: Content, offset: int, size: int) -> None:
+def _refer(content: Content, offset: int, size: int, format: str | None) -> None:
     if size > _MAX_BACKING_NAME:
         raise content.corrupt(f"its backing file's name is {size} bytes long; {_MAX_BACKING_NAME} is the most")
-    raise content.unsafe("backing file", decode_name(content.read(size, offset, "backing file's name")))
+    name = file_name(content.read(size, offset, "backing file's name"))
+    content.refer(Reference(BACKING, name, format))
 
 
 def _is_power_of_two(number: int, least: int, most: int) -> bool:

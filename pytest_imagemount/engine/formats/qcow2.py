@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..text import printable
-from .content import decode_name
+from .content import decode_name, file_name
 from .qcow2_clusters import Tables, end_is_missing
+from .references import BACKING, DATA, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,7 @@ _EXTENDED_L2 = 1 << 4
 _KNOWN_INCOMPATIBLE = 0b11111
 
 _EXTENSION_DATA_FILE = 0x44415441
+_EXTENSION_BACKING_FORMAT = 0xE2792ACA
 _EXTENSION_FEATURE_NAMES = 0x6803F857
 _FEATURE_NAME = struct.Struct(">BB46s")
 _INCOMPATIBLE = 0
@@ -69,7 +71,7 @@ def virtual_size(content: Content) -> int:
     """The virtual size in bytes, after every check that needs no walk through all of the image."""
     header = _read_header(content)
     extensions = dict(_extensions(content, header))
-    _refuse_other_files(content, header, extensions)
+    _refer(content, header, extensions)
     _refuse_features(content, header, extensions)
     _check_tables(content, header)
     return header.size
@@ -111,14 +113,15 @@ def _extensions(content: Content, header: _Header) -> Iterator[tuple[int, bytes]
         offset += (length + 7) & ~7
 
 
-def _refuse_other_files(content: Content, header: _Header, extensions: dict[int, bytes]) -> None:
+def _refer(content: Content, header: _Header, extensions: dict[int, bytes]) -> None:
     if header.incompatible & _EXTERNAL_DATA or _EXTENSION_DATA_FILE in extensions:
-        raise content.unsafe("external data file", decode_name(extensions.get(_EXTENSION_DATA_FILE, b"")))
+        content.refer(Reference(DATA, file_name(extensions.get(_EXTENSION_DATA_FILE, b"")), "raw"))
     if header.backing_offset and header.backing_size:
         if header.backing_size > _MAX_BACKING_NAME:
             raise content.corrupt(f"its backing file's name is {header.backing_size} bytes long; 1023 is the most")
         name = content.read(header.backing_size, header.backing_offset, "backing file's name")
-        raise content.unsafe("backing file", decode_name(name))
+        format = extensions.get(_EXTENSION_BACKING_FORMAT)
+        content.refer(Reference(BACKING, file_name(name), None if format is None else decode_name(format)))
 
 
 def _refuse_features(content: Content, header: _Header, extensions: dict[int, bytes]) -> None:
@@ -170,5 +173,6 @@ def _check_tables(content: Content, header: _Header) -> None:
         refcount_bits=1 << header.refcount_order,
         l2_entry_bytes=entry_bytes,
     )
-    if missing := end_is_missing(content, tables):
+    external = bool(header.incompatible & _EXTERNAL_DATA)  # then the L2 tables speak of places in that file
+    if not external and (missing := end_is_missing(content, tables)):
         raise content.corrupt(f"truncated: {missing}, the file ends at byte {content.size}")

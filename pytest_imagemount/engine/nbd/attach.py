@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from .ioctl_device import IoctlDevice
     from .pool import NbdPool
 
-__all__ = ["NbdDevice", "NbdState", "attach", "disconnect", "kernel_state", "lease_device", "module_loaded"]
+__all__ = [
+    "NbdDevice",
+    "NbdState",
+    "attach",
+    "disconnect",
+    "disconnect_now",
+    "kernel_state",
+    "lease_device",
+    "module_loaded",
+]
 
 _serials = itertools.count(1)
 
@@ -99,6 +108,15 @@ def disconnect(index: int) -> None:
             raise refused_by_kernel(path, path, error) from error
     if not wait_until(lambda: kernel_state(index).idle, GONE_TIMEOUT):
         raise still_there(path, path, GONE_TIMEOUT)
+
+
+def disconnect_now(index: int) -> None:
+    """Disconnect ``/dev/nbd<index>`` and wait for nothing.
+
+    :raises OSError: the kernel refused
+    """
+    with _connector() as connector:
+        connector.disconnect(index)
 
 
 class _ByIoctl:

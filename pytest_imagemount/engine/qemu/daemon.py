@@ -2,6 +2,9 @@
 
 Every level of an image is named with its driver, and no backing file is opened, so qemu probes nothing and follows
 nothing. Files are handed over as ``/proc/OUR_PID/fd/N``: what is opened is the very file that the caller opened.
+
+Commands are as short as can be, since qemu 7.2 reads them byte by byte, 4 µs each: names are of a letter and a number,
+and what is the default is left out. (A node inherits ``read-only`` from the node that it is written in.)
 Source: QEMU's qapi/block-core.json and qapi/block-export.json. What is used is there since QEMU 6.0.
 """
 
@@ -9,57 +12,52 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DeviceFailed, ImageUnsafe, RequestInvalid
+from ..findings import Stamp, stamp_of
 from .dead_fuse import unmount_dead
+from .layers import open_image
+from .nodes import Export, Node, access, file_at, file_of, strangers
 from .qmp import Command, QmpError, QmpLost
 from .refusals import refusal
 from .removal import remove_export, remove_node
 from .session import QemuSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from ..image import Image
     from ..reader import Window
     from ..undo import UndoStack
 
+_MOST_REMEMBERED = 256
 _KNOW_BACKING_FILES = frozenset({"qcow", "qcow2", "qed", "vmdk"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    image: str
-    format: str
-    size: int  # bytes of the virtual disk
-    readonly: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Export:
-    image: str
-    path: Path | None  # where it is mounted, for FUSE
-
-
 def open_disk(
-    daemon: StorageDaemon, image: Image, mode: str, make_scratch_file: Callable[[], int], undo: UndoStack
+    daemon: StorageDaemon,
+    image: Image,
+    mode: str,
+    make_scratch_file: Callable[[], int],
+    undo: UndoStack,
+    *,
+    overlay_size: int | None = None,
 ) -> str:
     """The node of ``image``'s virtual disk for ``mode`` (ro, overlay, rw); each undo goes on ``undo``.
 
     :param make_scratch_file: gives a descriptor of an empty temporary file, for what mode overlay writes
+    :param overlay_size: bytes that this file may become long; None is no bound
     """
-    node = daemon.add_image(image.fd, image.format, image=image.name, readonly=mode != "rw")
-    undo.push(f"close image {image.name!r}", lambda: daemon.remove_node(node))
+    node = open_image(daemon, image, undo, readonly=mode != "rw")
     if mode != "overlay":
         return node
     scratch = make_scratch_file()
     undo.push("remove the scratch file", lambda: os.close(scratch))
-    overlay = daemon.add_overlay(node, scratch)
+    overlay = daemon.add_overlay(node, scratch, most=overlay_size)
     undo.push(f"remove the overlay of {image.name!r}", lambda: daemon.remove_node(overlay))
     return overlay
 
@@ -71,19 +69,24 @@ class StorageDaemon:
 
     :param folder: a folder of our own, its working folder, for the socket of its NBD server and its FUSE exports. The
         daemon gets names in it, since ``folder`` may be a path that only this process can use
+    :param remembers: of an image that was opened before and has not changed since, it is not asked again whether qemu
+        opens another file with it. Only where who gives the image has no less privilege than this process: the image
+        might be changed, by a memory map, without a trace
     :param timeout: seconds that one command may take
     """
 
-    def __init__(self, folder: Path, *, timeout: float = 30.0) -> None:
+    def __init__(self, folder: Path, *, remembers: bool = False, timeout: float = 30.0) -> None:
         self._folder = folder
         self.nbd_socket = folder / "nbd.sock"
         self._timeout = timeout
         self._session: QemuSession | None = None
         self._stopped = False
-        self._nodes: dict[str, _Node] = {}
-        self._exports: dict[str, _Export] = {}
+        self._nodes: dict[str, Node] = {}
+        self._exports: dict[str, Export] = {}
         self._count = 0
         self._serves_nbd = False
+        self._remembers = remembers
+        self._opened: dict[tuple[Stamp, str], int] = {}  # what was opened alone, and the size of its virtual disk
 
     @property
     def alive(self) -> bool:
@@ -97,11 +100,24 @@ class StorageDaemon:
 
     # What can be added.
 
-    def add_image(self, fd: int, format: str, *, image: str, readonly: bool) -> str:
+    def add_image(
+        self,
+        fd: int,
+        format: str,
+        *,
+        image: str,
+        readonly: bool,
+        backing: str | None = None,
+        data_file: str | None = None,
+        also_opens: Collection[str] = (),
+    ) -> str:
         """A node of the virtual disk in the file or block device open at ``fd``, which must stay open.
 
         :param format: the name of qemu's driver
         :param image: the image's name, for messages
+        :param backing: the node that it is a difference to
+        :param data_file: the node that has its data
+        :param also_opens: the files of its own that it may open by name
         :raises ImageInvalid: qemu cannot read it
         :raises ImageUnsafe: opening it opened another file as well
         :raises ImageBusy: another program has a lock on it
@@ -110,52 +126,93 @@ class StorageDaemon:
         if not readonly and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
             reason = "the image is to be written to, but was opened for reading only"
             raise RequestInvalid(argument="fd", value=str(fd), reason=reason)
-        name = self._new_name("image")
+        alone = backing is None and data_file is None and not also_opens
+        known_as = self._known_as(fd, format) if readonly and alone else None
+        size = self._opened.get(known_as) if known_as is not None else None
+        name = self._new_name("i")
         options: dict[str, Any] = {
             "driver": format,
             "node-name": name,
-            **_access(readonly=readonly),
-            "file": _file(name, fd, readonly=readonly),
+            **access(readonly=readonly),
+            "file": file_at(fd),
         }
+        if size is None:  # it will be told by its name from what qemu opens of its own accord
+            options["file"]["node-name"] = file_of(name)
         if format in _KNOW_BACKING_FILES:
-            options["backing"] = None
-        return self._add(name, options, image=image, format=format, readonly=readonly)
+            options["backing"] = backing
+        if data_file is not None:
+            options["data-file"] = data_file
+        if size is None:
+            self._add(name, options, image=image, format=format, readonly=readonly, also_opens=also_opens)
+            if known_as is not None:
+                self._remember(known_as, self._nodes[name].size)
+        else:
+            self._add_known(name, options, Node(image, format, size, readonly, unnamed=1))
+        return name
 
-    def add_overlay(self, node: str, fd: int) -> str:
+    def size_when_opened_before(self, fd: int, format: str) -> int | None:
+        """Bytes of the virtual disk of the image open at ``fd``, where :meth:`add_known_window` takes it; else None."""
+        known_as = self._known_as(fd, format)
+        return None if known_as is None else self._opened.get(known_as)
+
+    def add_known_window(self, fd: int, format: str, window: Window, *, image: str) -> str:
+        """A read-only node that is ``window`` of an image that was opened before, by one command.
+
+        It must have had a :meth:`size_when_opened_before`. Parameters as for :meth:`add_image`.
+        """
+        name = self._new_name("w")
+        disk: dict[str, Any] = {"driver": format, "file": file_at(fd)}
+        if format in _KNOW_BACKING_FILES:
+            disk["backing"] = None
+        place = {"offset": window.offset, "size": window.size}
+        options = {"driver": "raw", "node-name": name, **access(readonly=True), **place, "file": disk}
+        self._add_known(name, options, Node(image, format, window.size, readonly=True, unnamed=2))
+        return name
+
+    def add_overlay(self, node: str, fd: int, *, most: int | None = None) -> str:
         """A writable node over ``node``: what is written to it goes to the empty temporary file open at ``fd``.
 
         A temporary qcow2 of the size of ``node``, which is not changed. ``fd`` must stay open.
+
+        :param most: bytes that it may take; a write that needs more fails with ENOSPC. None is no bound
         """
         base = self._known(node)
-        name = self._new_name("overlay")
-        file = {**_file(name, fd, readonly=False), "cache": {"no-flush": True}}
-        create = {"driver": "qcow2", "file": _file_of(name), "size": base.size}
+        name = self._new_name("o")
+        no_flush = {"cache": {"no-flush": True}}
+        file = {**file_at(fd), "node-name": file_of(name), **access(readonly=False), **no_flush}
+        if most is not None:
+            # The driver raw lets nobody write beyond its size, and wants a file that is as long already.
+            os.ftruncate(fd, most)
+            window = {"driver": "raw", "size": most, "file": file_at(fd)}
+            file = {**window, "node-name": file_of(name), **access(readonly=False), **no_flush}
+        create = {"driver": "qcow2", "file": file_of(name), "size": base.size}
         self._running().execute(base.image, "blockdev-add", file)
-        self._nodes[_file_of(name)] = base
+        self._nodes[file_of(name)] = base if most is None else replace(base, unnamed=1)
         try:
             self._create(base, create)
             options = {
                 "driver": "qcow2",
                 "node-name": name,
-                **_access(readonly=False),
+                **access(readonly=False),
                 # It is thrown away: what a flush protects from, a crash, ends it anyway.
-                "cache": {"no-flush": True},
-                "file": _file_of(name),
+                **no_flush,
+                "file": file_of(name),
                 "backing": node,
             }
-            return self._add(name, options, image=base.image, format="qcow2", readonly=False)
+            self._add_known(name, options, Node(base.image, "qcow2", base.size, readonly=False))
+            return name
         except BaseException:
-            self.remove_node(_file_of(name))
+            self.remove_node(file_of(name))
             raise
 
     def add_window(self, node: str, window: Window) -> str:
         """A node that is ``window`` of ``node``: an export of it *is* the partition."""
         base = self._known(node)
-        name = self._new_name("window")
+        name = self._new_name("w")
         place = {"offset": window.offset, "size": window.size}
-        options = {"driver": "raw", "node-name": name, **_access(readonly=base.readonly), **place, "file": node}
+        options = {"driver": "raw", "node-name": name, **access(readonly=base.readonly), **place, "file": node}
         self._running().execute(base.image, "blockdev-add", options)
-        self._nodes[name] = _Node(base.image, base.format, window.size, base.readonly)
+        self._nodes[name] = Node(base.image, base.format, window.size, base.readonly)
         return name
 
     def virtual_size(self, node: str) -> int:
@@ -168,8 +225,7 @@ class StorageDaemon:
         :raises DeviceFailed: there is no FUSE here, or ``path`` is not a regular file
         """
         mountpoint = path.name if path.parent == self._folder else str(path)
-        options = {"type": "fuse", "mountpoint": mountpoint, "writable": writable}
-        return self._export(self._new_name("export"), node, options, path)
+        return self._export(self._export_name(node), node, {"type": "fuse", "mountpoint": mountpoint}, path, writable)
 
     def export_nbd(self, node: str, *, writable: bool) -> str:
         """Serve ``node`` on the NBD server at :attr:`nbd_socket`, under the name that is returned."""
@@ -181,25 +237,30 @@ class StorageDaemon:
             arguments = {"addr": address, "max-connections": 0}
             self._running().execute(base.image, "nbd-server-start", arguments)
             self._serves_nbd = True
-        name = self._new_name("export")
-        return self._export(name, node, {"type": "nbd", "name": name, "writable": writable}, None)
+        name = self._export_name(node)
+        options = {"type": "nbd"} if name == node else {"type": "nbd", "name": name}  # the node's is the default
+        return self._export(name, node, options, None, writable)
 
     # How it is removed.
 
-    def remove_export(self, export: str) -> None:
+    def remove_export(self, export: str, *, and_node: str | None = None) -> None:
         """End an export, also one that clients are connected to. Gone already is fine.
 
+        :param and_node: its node, to be removed too if that can be done at once; else :meth:`remove_node` is still due
         :raises DeviceFailed: it is still there after 5 s
         """
         known = self._exports.get(export)
         if known is None:
             return
+        node_gone = False
         try:
-            remove_export(self._running(), export, known.image)
+            node_gone = remove_export(self._running(), export, known.image, and_node=and_node)
         except QmpLost:  # the daemon is dead, and every export with it
             if known.path is not None:
                 unmount_dead(known.path)
         del self._exports[export]
+        if node_gone and and_node is not None:
+            self._forget_node(and_node)
 
     def remove_node(self, node: str) -> None:
         """Remove a node that nothing is built on any more. Gone already is fine.
@@ -211,8 +272,7 @@ class StorageDaemon:
             return
         with suppress(QmpLost):  # the daemon is dead, and every node with it
             remove_node(self._running(), node, known.image)
-        del self._nodes[node]
-        self.remove_node(_file_of(node))  # an overlay's file was a node before the overlay was
+        self._forget_node(node)
 
     def stop(self) -> None:
         """End the daemon and everything in it; twice is fine.
@@ -240,7 +300,7 @@ class StorageDaemon:
             self._session = QemuSession(self._folder, timeout=self._timeout)
         return self._session
 
-    def _known(self, node: str) -> _Node:
+    def _known(self, node: str) -> Node:
         try:
             return self._nodes[node]
         except KeyError:
@@ -248,30 +308,60 @@ class StorageDaemon:
             hint = "if it was killed for want of memory, run fewer workers"
             raise DeviceFailed(image="", device=f"qemu-storage-daemon, {node}", reason=reason, hint=hint) from None
 
+    def _forget_node(self, node: str) -> None:
+        self._nodes.pop(node, None)
+        self.remove_node(file_of(node))  # an overlay's file was a node before the overlay was
+
     def _new_name(self, kind: str) -> str:
         self._count += 1
-        return f"{kind}-{self._count}"
+        return f"{kind}{self._count}"
 
-    def _add(self, name: str, options: dict[str, Any], *, image: str, format: str, readonly: bool) -> str:
+    def _export_name(self, node: str) -> str:
+        return self._new_name("e") if node in self._exports else node
+
+    def _known_as(self, fd: int, format: str) -> tuple[Stamp, str] | None:
+        stamp = stamp_of(fd) if self._remembers else None
+        return None if stamp is None else (stamp, format)
+
+    def _remember(self, known_as: tuple[Stamp, str], size: int) -> None:
+        while len(self._opened) >= _MOST_REMEMBERED:
+            del self._opened[next(iter(self._opened))]
+        self._opened[known_as] = size
+
+    def _add_known(self, name: str, options: dict[str, Any], node: Node) -> None:
+        """Add a node of which all is known."""
+        (added,) = self._running().execute_many(node.image, [Command("blockdev-add", options)])
+        if isinstance(added, QmpError):
+            raise refusal(added, image=node.image, format=node.format) from added
+        self._nodes[name] = node
+
+    def _add(
+        self,
+        name: str,
+        options: dict[str, Any],
+        *,
+        image: str,
+        format: str,
+        readonly: bool,
+        also_opens: Collection[str] = (),
+    ) -> None:
         """Add the node; ask in the same breath for all nodes, for its size, and whether it brought some along."""
         commands = [Command("blockdev-add", options), Command("query-named-block-nodes", {"flat": True})]
         added, listed = self._running().execute_many(image, commands)
         if isinstance(added, QmpError):
             raise refusal(added, image=image, format=format) from added
         nodes = {str(node["node-name"]): node for node in listed}
-        self._nodes[name] = _Node(image, format, int(nodes[name]["image"]["virtual-size"]), readonly)
-        # qemu opens an external data file or extent that the image names, and we have no way to forbid it. Such a node
-        # bears a name of qemu's making, since all of ours are named; nothing was read through it yet.
-        ours = {either for known in self._nodes for either in (known, _file_of(known))}
-        if strangers := [str(node["file"]) for called, node in nodes.items() if called not in ours]:
+        size = int(nodes[name]["image"]["virtual-size"])
+        self._nodes[name] = Node(image, format, size, readonly, also_opens)
+        # Nothing was read through it yet.
+        if found := strangers(listed, self._nodes):
             self.remove_node(name)
             hint = "make a self-contained copy of it with `qemu-img convert`, if you trust the image"
-            raise ImageUnsafe(image=image, reason=f"it names another file, {', '.join(strangers)}", hint=hint)
-        return name
+            raise ImageUnsafe(image=image, reason=f"it names another file, {', '.join(found)}", hint=hint)
 
-    def _create(self, base: _Node, options: dict[str, Any]) -> None:
+    def _create(self, base: Node, options: dict[str, Any]) -> None:
         session = self._running()
-        job = self._new_name("job")
+        job = self._new_name("j")
         session.execute(base.image, "blockdev-create", {"job-id": job, "options": options})
         done = {"id": job, "status": "concluded"}
         session.wait(base.image, lambda event: event.name == "JOB_STATUS_CHANGE" and event.data == done)
@@ -281,23 +371,10 @@ class StorageDaemon:
             reason = f"the temporary overlay was not made: {failures[0]}"
             raise DeviceFailed(image=base.image, device="qemu-storage-daemon", reason=reason, hint=hint)
 
-    def _export(self, name: str, node: str, options: dict[str, Any], path: Path | None) -> str:
+    def _export(self, name: str, node: str, options: dict[str, Any], path: Path | None, writable: bool) -> str:
         base = self._known(node)
+        if writable:
+            options["writable"] = True
         self._running().execute(base.image, "block-export-add", {"id": name, "node-name": node, **options})
-        self._exports[name] = _Export(base.image, path)
+        self._exports[name] = Export(base.image, path)
         return name
-
-
-def _file_of(node: str) -> str:
-    return f"{node}-file"
-
-
-def _file(node: str, fd: int, *, readonly: bool) -> dict[str, Any]:
-    driver = "host_device" if stat.S_ISBLK(os.fstat(fd).st_mode) else "file"
-    filename = f"/proc/{os.getpid()}/fd/{fd}"
-    return {"driver": driver, "node-name": _file_of(node), "filename": filename, **_access(readonly=readonly)}
-
-
-def _access(*, readonly: bool) -> dict[str, Any]:
-    access: dict[str, Any] = {"read-only": readonly, "auto-read-only": False}
-    return access if readonly else {**access, "discard": "unmap"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import DeviceFailed
 from ..undo import patience
-from .qmp import QmpError
+from .qmp import Command, QmpError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,15 +23,24 @@ _TIMEOUT = 5.0
 _RETRY_PAUSE = 0.02
 
 
-def remove_export(session: QemuSession, export: str, image: str) -> None:
+def remove_export(session: QemuSession, export: str, image: str, *, and_node: str | None = None) -> bool:
     """End an export, whoever is connected to it, and see it gone; ``image`` is for messages.
 
-    :raises DeviceFailed: it is still there after 5 s
+    :param and_node: a node that is to be removed after it, asked for in the same breath
+    :returns: whether that node is gone
+    :raises DeviceFailed: the export is still there after 5 s
     :raises QmpLost: the daemon is dead
     """
+    node_gone = False
 
     def removed(deadline: float) -> bool:
-        answer = session.ask("block-export-del", {"id": export, "mode": "hard"}, timeout=patience(_TIMEOUT))
+        nonlocal node_gone
+        commands = [Command("block-export-del", {"id": export, "mode": "hard"})]
+        if and_node is not None and not node_gone:
+            commands.append(Command("blockdev-del", {"node-name": and_node}))
+        answer, *more = session.ask_many(commands, timeout=patience(_TIMEOUT))
+        if more:
+            node_gone = not isinstance(more[0], QmpError)
         if isinstance(answer, QmpError):  # it is being removed, or is gone: an earlier removal did not see the end
             exports = session.ask("query-block-exports", {}, timeout=patience(_TIMEOUT))
             return export not in [found["id"] for found in exports]
@@ -41,6 +50,7 @@ def remove_export(session: QemuSession, export: str, image: str) -> None:
         )
 
     _until(removed, session, export, image)
+    return node_gone
 
 
 def remove_node(session: QemuSession, node: str, image: str) -> None:

@@ -96,7 +96,11 @@ class QemuSession:
         :raises QmpLost: the daemon is dead, and everything in it gone
         :raises QmpTimeout: no answer in ``timeout`` seconds
         """
-        return self._client.execute_many([Command(command, arguments)], timeout=timeout)[0]
+        return self.ask_many([Command(command, arguments)], timeout=timeout)[0]
+
+    def ask_many(self, commands: Sequence[Command], *, timeout: float) -> list[Any]:
+        """As :meth:`ask`, for several that are written at once."""
+        return self._client.execute_many(commands, timeout=timeout)
 
     def saw(self, wanted: Callable[[Event], bool], *, timeout: float) -> bool:
         """Whether the event came within ``timeout`` seconds.

@@ -2,6 +2,8 @@
 
 A header is believed when its signature, its CRC, the place it says it is at and the CRC of its entries are right. The
 primary one is taken; else the backup, where the primary says it is (if that much of it is right) or in the last sector.
+The sector size is not written anywhere: the first at which there is a sound table is taken, and one whose primary has
+at least the signature comes before those that only have a backup.
 
 What the two copies agree on may still be wrong, on a truncated image above all. A partition that lies beyond the end
 of the disk, or ends before it starts, is left out with a warning, as the kernel leaves it out: the others are whole and
@@ -14,11 +16,12 @@ import struct
 import uuid
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ...errors import PartitionTableInvalid
 from ..reader import Window
-from .partition_table import Partition, PartitionTable, limit_warnings, overlaps
+from .partition_table import MOST_PARTITIONS, Partition, PartitionTable, limit_warnings, overlaps
 from .partition_types import GPT_TYPES
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 
     from ..reader import Reader
 
-SECTOR_SIZES = (512, 4096)
+SECTOR_SIZES = (512, 4096, 2048, 1024)
+"""In bytes, the likely ones first. Only where a header is found tells which it is."""
 
 _SIGNATURE = b"EFI PART"
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
@@ -69,31 +73,46 @@ def read_gpt(reader: Reader, image: str) -> PartitionTable:
     :raises PartitionTableInvalid: neither is
     """
     primary_faults: dict[int, _CopyCorrupt] = {}
-    backup_places: dict[int, list[int]] = {}
+    backup_faults: dict[int, _CopyCorrupt] = {}
+    later: list[int] = []
     for sector_size in SECTOR_SIZES:
-        backup_places[sector_size] = [reader.size // sector_size - 1]
+        places = [reader.size // sector_size - 1]
         try:
             header = _read_header(reader, sector_size, 1)
-            backup_places[sector_size].insert(0, header.alternate)
+            places.insert(0, header.alternate)
             return _make_table(reader, header, _read_entries(reader, header), _check_backup(reader, header))
         except _CopyCorrupt as fault:
             primary_faults[sector_size] = fault
-    backup_faults: dict[int, _CopyCorrupt] = {}
-    for sector_size in SECTOR_SIZES:
-        for place in backup_places[sector_size]:
-            try:
-                header = _read_header(reader, sector_size, place)
-                entries = _read_entries(reader, header)
-            except _CopyCorrupt as fault:
-                backup_faults.setdefault(sector_size, fault)
-            else:
-                warning = f"the primary GPT is corrupt ({primary_faults[sector_size]}); its backup was used"
-                return _make_table(reader, header, entries, [warning])
+        if not primary_faults[sector_size].has_signature:
+            later.append(sector_size)
+        elif table := _read_backup(reader, sector_size, places, primary_faults[sector_size], backup_faults):
+            return table
+    for sector_size in later:
+        places = [reader.size // sector_size - 1]
+        if table := _read_backup(reader, sector_size, places, primary_faults[sector_size], backup_faults):
+            return table
     raise PartitionTableInvalid(
         image=image,
         reason=f"both copies of its GPT are corrupt; primary: {_pick(primary_faults)}; backup: {_pick(backup_faults)}",
         hint="get a whole copy of it, or mend it with `gdisk`",
     )
+
+
+def _read_backup(
+    reader: Reader, sector_size: int, places: list[int], primary: _CopyCorrupt, faults: dict[int, _CopyCorrupt]
+) -> PartitionTable | None:
+    """The table from the backup at the first of ``places`` (sectors) where it is sound; else its fault is noted."""
+    for place in places:
+        try:
+            header = _read_header(reader, sector_size, place)
+            entries = _read_entries(reader, header)
+        except _CopyCorrupt as fault:
+            faults.setdefault(sector_size, fault)
+        else:
+            return _make_table(
+                reader, header, entries, [f"the primary GPT is corrupt ({primary}); its backup was used"]
+            )
+    return None
 
 
 def _pick(faults: dict[int, _CopyCorrupt]) -> str:
@@ -166,7 +185,10 @@ def _check_backup(reader: Reader, primary: _Header) -> list[str]:
 
 
 def _make_table(reader: Reader, header: _Header, entries: bytes, warnings: list[str]) -> PartitionTable:
-    partitions = tuple(_partitions(reader, header, entries, warnings))
+    partitions = tuple(islice(_partitions(reader, header, entries, warnings), MOST_PARTITIONS + 1))
+    if len(partitions) > MOST_PARTITIONS:
+        partitions = partitions[:MOST_PARTITIONS]
+        warnings.append(f"there are more than {MOST_PARTITIONS} partitions, which is all that Linux numbers: left out")
     return PartitionTable(
         kind="gpt",
         sector_size=header.sector_size,
@@ -179,7 +201,7 @@ def _make_table(reader: Reader, header: _Header, entries: bytes, warnings: list[
 def _partitions(reader: Reader, header: _Header, entries: bytes, warnings: list[str]) -> Iterator[Partition]:
     sector = header.sector_size
     for number, at in enumerate(range(0, len(entries), header.entry_size), start=1):
-        kind, unique, first, last, _, name = _ENTRY.unpack_from(entries, at)
+        kind, unique, first, last, attributes, name = _ENTRY.unpack_from(entries, at)
         if kind == _UNUSED:
             continue
         offset, end = first * sector, (last + 1) * sector
@@ -202,4 +224,5 @@ def _partitions(reader: Reader, header: _Header, entries: bytes, warnings: list[
             type_name=GPT_TYPES.get(guid),
             uuid=str(uuid.UUID(bytes_le=unique)),
             label=name.decode("utf-16-le", "replace").partition("\0")[0] or None,
+            attributes=attributes,
         )

@@ -7,11 +7,12 @@ are; libblkid's dos.c for what is no table although it ends in the boot signatur
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..reader import Window
-from .partition_table import Partition, PartitionTable, limit_warnings, overlaps
+from .bsd import nested_slices
+from .partition_table import MOST_PARTITIONS, Partition, PartitionTable, fit, limit_warnings, overlaps
 from .partition_types import MBR_TYPES
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from ..reader import Reader
 
-# An MBR does not say what its sectors are. 512 is what the kernel assumes of a loop or NBD device.
+# The table is within the first 512 bytes of its sector, whatever the size of a sector is. That is also the size which
+# the kernel assumes of a loop or NBD device.
 SECTOR = 512
 
 _SIGNATURE = b"\x55\xaa"
@@ -27,9 +29,11 @@ _ENTRIES_AT = 446
 _ENTRY = struct.Struct("<B3sB3sII")
 _EXTENDED = frozenset({0x05, 0x0F, 0x85})
 _PROTECTIVE = 0xEE
+_FREEBSD = "0xa5"
+_HOLDS_DISKLABEL = frozenset({_FREEBSD, "0xa6", "0xa9"})
 _FIRST_LOGICAL = 5
-_MOST_PARTITIONS = 255
 _MOST_EMPTY_LINKS = 100
+_MOST_LINKS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,54 +62,66 @@ class Mbr:
         """One entry says that the disk has a GPT."""
         return any(entry.type == _PROTECTIVE for entry in self.entries)
 
-    def to_table(self, reader: Reader) -> PartitionTable:
-        """The table with its logical partitions, read from ``reader``.
+    def to_table(self, reader: Reader, sector: int = SECTOR) -> PartitionTable:
+        """The table with its logical partitions, and with the slices of BSD disklabels inside of it.
 
         A partition that starts beyond the end of the disk is left out, one that only ends there is cut, and both are
         in the warnings: so the kernel does it. A chain of logical partitions that loops or leads out of the disk is
         followed up to there.
+
+        :param sector: bytes that a sector has
         """
         warnings: list[str] = []
         partitions: list[Partition] = []
         for number, entry in enumerate(self.entries, start=1):
             if entry.size:
-                partitions += self._partition(reader, number, entry.start, entry, warnings)
+                partitions += self._partition(reader, sector, number, entry.start, entry, warnings)
         number = _FIRST_LOGICAL
         for extended in (entry for entry in self.entries if entry.is_extended and entry.size):
-            for start, entry in _logical_entries(reader, extended, warnings):
-                if number > _MOST_PARTITIONS:
-                    warnings.append(f"there are more than {_MOST_PARTITIONS} partitions")
+            for start, entry in _logical_entries(reader, sector, extended, warnings):
+                if number > MOST_PARTITIONS:
+                    warnings.append(f"there are more than {MOST_PARTITIONS} partitions")
                     break
-                partitions += self._partition(reader, number, start, entry, warnings)
+                partitions += self._partition(reader, sector, number, start, entry, warnings)
                 number += 1
+        partitions = self._with_slices(reader, sector, partitions, number, warnings)
         return PartitionTable(
             kind="mbr",
-            sector_size=SECTOR,
+            sector_size=sector,
             uuid=f"{self.disk_id:08x}",
             partitions=tuple(partitions),
             warnings=limit_warnings([*warnings, *overlaps(partitions)]),
         )
 
     def _partition(
-        self, reader: Reader, number: int, start: int, entry: _Entry, warnings: list[str]
+        self, reader: Reader, sector: int, number: int, start: int, entry: _Entry, warnings: list[str]
     ) -> Iterator[Partition]:
-        offset, end = start * SECTOR, (start + entry.size) * SECTOR
-        if offset >= reader.size:
-            warnings.append(
-                f"partition {number} starts at byte {offset}, beyond the end of the disk at {reader.size}: left out"
+        window = fit(number, Window(start * sector, entry.size * sector), reader.size, warnings)
+        if window is not None:
+            yield Partition(
+                number=number,
+                window=window,
+                type=f"{entry.type:#04x}",
+                type_name=MBR_TYPES.get(entry.type),
+                uuid=f"{self.disk_id:08x}-{number:02x}",
+                logical=number >= _FIRST_LOGICAL,
+                container=entry.is_extended and number < _FIRST_LOGICAL,
             )
-            return
-        if end > reader.size:
-            warnings.append(f"partition {number} ends at byte {end}, beyond the end of the disk at {reader.size}: cut")
-        yield Partition(
-            number=number,
-            window=Window(offset, min(end, reader.size) - offset),
-            type=f"{entry.type:#04x}",
-            type_name=MBR_TYPES.get(entry.type),
-            uuid=f"{self.disk_id:08x}-{number:02x}",
-            logical=number >= _FIRST_LOGICAL,
-            container=entry.is_extended and number < _FIRST_LOGICAL,
-        )
+
+    def _with_slices(
+        self, reader: Reader, sector: int, partitions: list[Partition], number: int, warnings: list[str]
+    ) -> list[Partition]:
+        """``partitions`` and the slices inside the primary ones, numbered after all others as the kernel does."""
+        shown, slices = [], []
+        for partition in partitions:
+            found: list[Partition] = []
+            if partition.type in _HOLDS_DISKLABEL and not partition.logical:
+                relative = partition.type == _FREEBSD
+                found = nested_slices(reader, partition, sector, number, warnings, relative=relative)
+            shown.append(replace(partition, container=partition.container or bool(found)))
+            slices += found
+            number = slices[-1].number + 1 if found else number
+        return [one for one in [*shown, *slices] if one.number <= MOST_PARTITIONS]
 
 
 def read_mbr(reader: Reader) -> Mbr | None:
@@ -153,7 +169,9 @@ def _is_boot_sector(sector: bytes) -> bool:
     )
 
 
-def _logical_entries(reader: Reader, extended: _Entry, warnings: list[str]) -> Iterator[tuple[int, _Entry]]:
+def _logical_entries(
+    reader: Reader, sector_size: int, extended: _Entry, warnings: list[str]
+) -> Iterator[tuple[int, _Entry]]:
     """First sector on the disk, and entry, of each logical partition in an extended one.
 
     Each link of the chain is a sector like the MBR. Its partition is counted from the link itself, the next link from
@@ -167,8 +185,11 @@ def _logical_entries(reader: Reader, extended: _Entry, warnings: list[str]) -> I
         if here in seen or empty > _MOST_EMPTY_LINKS:
             warnings.append(f"the chain of logical partitions goes round in circles at sector {here}")
             return
+        if len(seen) == _MOST_LINKS:
+            warnings.append(f"the chain of logical partitions has more than {_MOST_LINKS} links")
+            return
         seen.add(here)
-        sector = reader.pread(SECTOR, here * SECTOR) if here * SECTOR < reader.size else b""
+        sector = reader.pread(SECTOR, here * sector_size) if here * sector_size < reader.size else b""
         if len(sector) < SECTOR or sector[510:] != _SIGNATURE:
             warnings.append(f"the chain of logical partitions breaks off at sector {here}, where no table is")
             return

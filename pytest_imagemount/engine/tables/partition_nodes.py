@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...errors import DeviceFailed
 
 if TYPE_CHECKING:
-    from ..mount import Device
+    from ..device import Device
     from ..undo import UndoStack
     from .read import PartitionTable
 

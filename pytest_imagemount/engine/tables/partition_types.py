@@ -1,45 +1,15 @@
 """Names of partition types.
 
-GPT: the UAPI group's Discoverable Partitions Specification (UAPI.2), and the names in use for what it leaves out.
+GPT: the Discoverable Partitions Specification's, and the names in use for what it leaves out.
 MBR: the codes in use on Linux, as libfdisk lists them, under the same names as their GPT counterparts.
 """
 
 from __future__ import annotations
 
-_ROOT_AND_USR = {
-    "alpha": ("6523f8ae-3eb1-4e2a-a05a-18b695ae656f", "e18cf08c-33ec-4c0d-8246-c6c6fb3da024"),
-    "arc": ("d27f46ed-2919-4cb8-bd25-9531f3c16534", "7978a683-6316-4922-bbee-38bff5a2fecc"),
-    "arm": ("69dad710-2ce4-4e3c-b16c-21a1d49abed3", "7d0359a3-02b3-4f0a-865c-654403e70625"),
-    "arm64": ("b921b045-1df0-41c3-af44-4c6f280d3fae", "b0e01050-ee5f-4390-949a-9101b17104e9"),
-    "ia64": ("993d8d3d-f80e-4225-855a-9daf8ed7ea97", "4301d2a6-4e3b-4b2a-bb94-9e0b2c4225ea"),
-    "loongarch64": ("77055800-792c-4f94-b39a-98c91b762bb6", "e611c702-575c-4cbe-9a46-434fa0bf7e3f"),
-    "mips": ("e9434544-6e2c-47cc-bae2-12d6deafb44c", "773b2abc-2a99-4398-8bf5-03baac40d02b"),
-    "mips64": ("d113af76-80ef-41b4-bdb6-0cff4d3d4a25", "57e13958-7331-4365-8e6e-35eeee17c61b"),
-    "mips-le": ("37c58c8a-d913-4156-a25f-48b1b64e07f0", "0f4868e9-9952-4706-979f-3ed3a473e947"),
-    "mips64-le": ("700bda43-7a34-4507-b179-eeb93d7a7ca3", "c97c1f32-ba06-40b4-9f22-236061b08aa8"),
-    "parisc": ("1aacdb3b-5444-4138-bd9e-e5c2239b2346", "dc4a4480-6917-4262-a4ec-db9384949f25"),
-    "ppc": ("1de3f1ef-fa98-47b5-8dcd-4a860a654d78", "7d14fec5-cc71-415d-9d6c-06bf0b3c3eaf"),
-    "ppc64": ("912ade1d-a839-4913-8964-a10eee08fbd2", "2c9739e2-f068-46b3-9fd0-01c5a9afbcca"),
-    "ppc64-le": ("c31c45e6-3f39-412e-80fb-4809c4980599", "15bb03af-77e7-4d4a-b12b-c0d084f7491c"),
-    "riscv32": ("60d5a7fe-8e7d-435c-b714-3dd8162144e1", "b933fb22-5c3f-4f91-af90-e2bb0fa50702"),
-    "riscv64": ("72ec70a6-cf74-40e6-bd49-4bda08e8f224", "beaec34b-8442-439b-a40b-984381ed097d"),
-    "s390": ("08a7acea-624c-4a20-91e8-6e0fa67d23f9", "cd0f869b-d0fb-4ca0-b141-9ea87cc78d66"),
-    "s390x": ("5eead9a9-fe09-4a1e-a1d7-520d00531306", "8a4f5770-50aa-4ed3-874a-99b710db6fea"),
-    "tilegx": ("c50cdd70-3862-4cc3-90e1-809a8c93ee2c", "55497029-c7c1-44cc-aa39-815ed1558630"),
-    "x86": ("44479540-f297-41b2-9af7-d131d5f0458a", "75250d76-8cc6-458e-bd66-bd47cc81a812"),
-    "x86-64": ("4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "8484680c-9521-48c6-9c11-b0720656f69e"),
-}
+from .discoverable_types import DISCOVERABLE_TYPES
 
 GPT_TYPES = {
-    "c12a7328-f81f-11d2-ba4b-00a0c93ec93b": "esp",
-    "bc13c2ff-59e6-4262-a352-b275fd6f7172": "xbootldr",
-    "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f": "swap",
-    "933ac7e1-2eb4-4f13-b844-0e14e2aef915": "home",
-    "3b8f8425-20e0-4f3b-907f-1a25a76f98e8": "srv",
-    "4d21b016-b534-45c2-a9fb-5c16e091fd2d": "var",
-    "7ec6f557-3bc5-4aca-b293-16ef5df639d1": "tmp",
-    "773f91ef-66d4-49b5-bd83-d683bf40ad16": "user-home",
-    "0fc63daf-8483-4772-8e79-3d69d8477de4": "linux-generic",
+    **DISCOVERABLE_TYPES,
     "21686148-6449-6e6f-744e-656564454649": "bios-boot",
     "e6d6d379-f507-44c2-a23c-238f2a3df928": "lvm",
     "a19d880f-05fc-4d3b-a006-743f0f84911e": "raid",
@@ -57,20 +27,6 @@ GPT_TYPES = {
     "6a898cc3-1dd2-11b2-99a6-080020736631": "zfs",
     "fe3a2a5d-4f32-41a7-b725-accc3285a309": "chromeos-kernel",
     "3cb8e202-3b7e-47dd-8a3c-7ff2a13cfcec": "chromeos-root",
-    "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5": "root-x86-64-verity",
-    "41092b05-9fc8-4523-994f-2def0408b176": "root-x86-64-verity-sig",
-    "77ff5f63-e7b6-4633-acf4-1565b864c0e6": "usr-x86-64-verity",
-    "e7bb33fb-06cf-4e81-8273-e543b413e2e2": "usr-x86-64-verity-sig",
-    "df3300ce-d69f-4c92-978c-9bfb0f38d820": "root-arm64-verity",
-    "6db69de6-29f4-4758-a7a5-962190f00ce3": "root-arm64-verity-sig",
-    "6e11a4e7-fbca-4ded-b9e9-e1a512bb664e": "usr-arm64-verity",
-    "c23ce4ff-44bd-4b00-b2d4-b41b3419e02a": "usr-arm64-verity-sig",
-    "b6ed5582-440b-4209-b8da-5ff7c419ea3d": "root-riscv64-verity",
-    "efe0f087-ea8d-4469-821a-4c2a96a8386a": "root-riscv64-verity-sig",
-    "8f1056be-9b05-47c4-81d6-be53128e5b54": "usr-riscv64-verity",
-    "d2f9000a-7a18-453f-b5cd-4d32f77a7b32": "usr-riscv64-verity-sig",
-    **{guid: f"root-{architecture}" for architecture, (guid, _) in _ROOT_AND_USR.items()},
-    **{guid: f"usr-{architecture}" for architecture, (_, guid) in _ROOT_AND_USR.items()},
 }
 """Type GUID, in lower case, to name."""
 
@@ -119,21 +75,3 @@ MBR_TYPES = {
     0xFD: "raid",
 }
 """Type code to name."""
-
-_MACHINES = {
-    "aarch64": "arm64",
-    "armv6l": "arm",
-    "armv7l": "arm",
-    "armv8l": "arm",
-    "i386": "x86",
-    "i486": "x86",
-    "i586": "x86",
-    "i686": "x86",
-    "ppc64le": "ppc64-le",
-    "x86_64": "x86-64",
-}
-
-
-def root_type_name(machine: str) -> str:
-    """The name of the root partition's type on ``machine``, a value of :func:`platform.machine`."""
-    return f"root-{_MACHINES.get(machine, machine)}"

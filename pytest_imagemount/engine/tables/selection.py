@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from typing import TYPE_CHECKING
 
 from ...errors import PartitionAmbiguous, PartitionNotFound, PartitionRequired, RequestInvalid
+from ..reader import Window
 from ..text import printable
-from .partition_types import root_type_name
+from .auto import Wish, search
+from .discoverable import architecture_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..reader import Window
     from ..superblock import Superblock
+    from .auto import LooksLikeRoot
     from .partition_table import Partition, PartitionTable
 
     Probe = Callable[[Window], Superblock | None]
@@ -26,26 +27,44 @@ FORMS = (
 )
 _IDENTITY = re.compile(r"(LABEL|UUID|PARTLABEL|PARTUUID|TYPE)=(.+)", re.DOTALL)
 _TYPE_CODE = re.compile(r"(?:0x)?[0-9a-f]{1,2}")
+_NATIVE_TYPE = re.compile(r"(root|usr)((?:-verity)?(?:-sig)?)")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
+_OPTICAL = ("iso9660", "udf")
+_VOLUME_DESCRIPTORS_AT = 32 << 10
 
 
-def select(table: PartitionTable | None, wanted: int | str | None, image: str, *, probe: Probe) -> Partition | None:
+def select(
+    table: PartitionTable | None,
+    wanted: int | str | None,
+    image: str,
+    *,
+    probe: Probe,
+    architecture: str | None = None,
+    looks_like_root: LooksLikeRoot | None = None,
+) -> Partition | None:
     """The partition that ``wanted`` names; None is the whole image.
 
+    ``None`` on an image with a partition table is refused, unless the image as a whole is an ISO 9660 (or UDF) one,
+    which has a table besides so that it starts from a USB stick too: it is the ISO that is meant.
+
     :param wanted: as in :data:`FORMS`. ``LABEL=`` and ``UUID=`` are the file system's. UUIDs, and the type code, GUID
-        or name after ``TYPE=``, are compared without regard to case.
+        or name after ``TYPE=``, are compared without regard to case. ``TYPE=root`` and ``TYPE=usr`` are those of
+        ``architecture``.
     :param image: the name that errors use
     :param probe: what is in a window of the disk, or None
-    :raises RequestInvalid: ``wanted`` has none of these forms
+    :param architecture: whose root ``"auto"`` looks for, as for :func:`~.discoverable.architecture_name`
+    :param looks_like_root: see :data:`~.auto.LooksLikeRoot`; None: no candidate is looked into
+    :raises RequestInvalid: ``wanted`` has none of these forms, or there is no such architecture
     :raises PartitionRequired: it is None and the image has a partition table
     :raises PartitionNotFound: no partition matches
     :raises PartitionAmbiguous: more than one does
     """
     request = _parse(wanted)
+    native = architecture_name(architecture)
     if request is None:
-        if table is not None:
-            raise PartitionRequired(image=image, wanted="None", reason=_choices(table), table=table.render())
-        return None
+        if table is None or _is_optical(table, probe):
+            return None
+        raise PartitionRequired(image=image, wanted="None", reason=_choices(table), table=table.render())
     if table is None:
         if request == AUTO:
             return None
@@ -57,8 +76,10 @@ def select(table: PartitionTable | None, wanted: int | str | None, image: str, *
         reason = f"there is no such partition: {_choices(table)}"
         raise PartitionNotFound(image=image, wanted=_shown(wanted), reason=reason, table=table.render())
     if isinstance(request, tuple):
-        return _match(table, request, image, probe)
-    return _search(table, image, probe)
+        return _match(table, request, image, probe, native)
+    if _covers_volume_descriptors(table) and _is_optical(table, probe):
+        return None
+    return search(table, probe, Wish(image, native, looks_like_root))
 
 
 def _parse(wanted: int | str | None) -> int | str | tuple[str, str] | None:
@@ -75,8 +96,21 @@ def _parse(wanted: int | str | None) -> int | str | tuple[str, str] | None:
     return match[1], match[2]
 
 
-def _match(table: PartitionTable, request: tuple[str, str], image: str, probe: Probe) -> Partition:
+def _is_optical(table: PartitionTable, probe: Probe) -> bool:
+    """The whole disk is an ISO 9660 or UDF one."""
+    found = probe(Window(0, table.disk_size)) if table.disk_size else None
+    return found is not None and found.type in _OPTICAL
+
+
+def _covers_volume_descriptors(table: PartitionTable) -> bool:
+    """A partition lies over where an ISO has its descriptors: else they may be left over from former days."""
+    return any(one.window.offset <= _VOLUME_DESCRIPTORS_AT < one.window.end for one in table.partitions)
+
+
+def _match(table: PartitionTable, request: tuple[str, str], image: str, probe: Probe, native: str) -> Partition:
     key, value = request
+    if key == "TYPE" and (match := _NATIVE_TYPE.fullmatch(value.casefold())):
+        value = f"{match[1]}-{native}{match[2]}"
     matches = [partition for partition in table.partitions if _has(partition, key, value, probe)]
     if len(matches) == 1:
         return matches[0]
@@ -95,31 +129,11 @@ def _has(partition: Partition, key: str, value: str, probe: Probe) -> bool:
         return partition.uuid == folded
     if key == "TYPE":
         code = f"{int(folded, 16):#04x}" if _TYPE_CODE.fullmatch(folded) else folded
-        return code == partition.type or folded == partition.type_name
+        return code == partition.type.casefold() or folded == partition.type_name
     found = None if partition.container else probe(partition.window)
     if found is None:
         return False
     return found.label == value if key == "LABEL" else (found.uuid or "").casefold() == folded
-
-
-def _search(table: PartitionTable, image: str, probe: Probe) -> Partition:
-    """The one partition to mount: the only file system, or the root of this machine's architecture among several."""
-    probed = [(partition, probe(partition.window)) for partition in table.partitions if not partition.container]
-    mountable = [partition for partition, found in probed if found is not None and found.mountable]
-    if len(mountable) == 1:
-        return mountable[0]
-    if not mountable:
-        held = ", ".join(f"{partition.number} holds {found.type}" for partition, found in probed if found is not None)
-        reason = "no partition holds a file system" + (f" ({printable(held)})" if held else "")
-        raise PartitionNotFound(image=image, wanted=AUTO, reason=reason, table=table.render())
-    root_name = root_type_name(platform.machine())
-    roots = [partition for partition in mountable if partition.type_name == root_name]
-    if len(roots) == 1:
-        return roots[0]
-    reason = f"{len(mountable)} partitions hold a file system, and {len(roots)} of them are of type {root_name}"
-    raise PartitionAmbiguous(
-        image=image, wanted=AUTO, reason=f"{reason}; say partition=N", table=table.render(mountable)
-    )
 
 
 def _choices(table: PartitionTable) -> str:

@@ -1,0 +1,125 @@
+"""Mounts an installed system: its root, then what belongs below it, each as an image of its own for teardown."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .contents.fstab import read_fstab
+from .errors import FactsMissing, ImageMountError, MountFailed, PartitionNotFound
+from .helper.protocol import Layout
+from .mounted_image import MountedImage
+from .mounted_system import MountedSystem, looks_like_root, root_subvolume
+from .pending import Pending
+from .system_plan import DISCOVERED, PLACES, Skipped, plan_system
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .contents.fstab import FstabEntry
+    from .image_files import Files
+    from .session import MountSession
+    from .system_plan import Submount
+
+
+@dataclass(frozen=True, slots=True)
+class SystemWish:
+    """What is to be mounted: ``request`` has what holds for every file system of it."""
+
+    files: Files
+    request: dict[str, Any]
+    partition: int | str
+    timeout: float | None
+
+
+def assemble(session: MountSession, wish: SystemWish) -> Pending[MountedSystem]:
+    """The system of ``wish``, mounted on entering. All of it is ``session``'s to undo, the root at last."""
+
+    def open_it(pending: Pending[MountedSystem]) -> MountedSystem:
+        system = _open_root(session, wish, pending)
+        with ExitStack() as undo:
+            undo.callback(system.unmount)
+            _mount_below(session, wish, pending, system)
+            undo.pop_all()
+        return system
+
+    return Pending(session, wish.files.name, open_it, MountedSystem.unmount)
+
+
+def _open_root(session: MountSession, wish: SystemWish, pending: Pending[MountedSystem]) -> MountedSystem:
+    request = {**wish.request, "partition": wish.partition}
+    system = session.open(MountedSystem, pending, wish.files, request, wish.timeout)
+    if system.fstype != "btrfs" or looks_like_root(system) or not (subvolume := root_subvolume(system)):
+        return system
+    system.unmount()
+    partition = wish.partition if system.partition is None else system.partition
+    request = {**request, "partition": partition, "subvolume": subvolume}
+    return session.open(MountedSystem, pending, wish.files, request, wish.timeout)
+
+
+def _mount_below(
+    session: MountSession, wish: SystemWish, pending: Pending[MountedSystem], system: MountedSystem
+) -> None:
+    client, root = pending.claimed
+    layout = client.ask(Layout(root, wish.request["architecture"]))["layout"]
+    plan = plan_system(
+        _fstab(system),
+        layout["roles"],
+        dict(layout["names"]),
+        root=system.partition,
+        folders={place for place in PLACES if (system / place).is_dir()},
+    )
+    skipped = list(plan.skipped)
+    for submount in plan.submounts:
+        if submount.partition in (f"UUID={system.uuid}", f"LABEL={system.label}"):
+            # The root's own file system, wherever it is: in the image itself, in a partition, in a volume.
+            submount = replace(submount, partition=wish.partition if system.partition is None else system.partition)
+        below = _pending(session, wish, root, submount)
+        try:
+            below.__enter__()
+        except PartitionNotFound as error:
+            if not submount.optional:
+                raise _told(error, submount) from None
+            skipped.append(Skipped(str(submount.partition), submount.target, "nofail, and there is no such partition"))
+        except MountFailed as error:
+            if submount.origin != DISCOVERED or error.errno != errno.ENODEV:
+                raise _told(error, submount) from None
+            reason = "found by its type, and this kernel cannot mount what is in it"
+            skipped.append(Skipped(f"partition {submount.partition}", submount.target, reason))
+        except ImageMountError as error:
+            raise _told(error, submount) from None
+        else:
+            system.hold(submount.target, below)
+    system.skipped = tuple(skipped)
+
+
+def _fstab(system: MountedSystem) -> Sequence[FstabEntry]:
+    try:
+        return read_fstab(system / "/")
+    except FactsMissing:
+        return ()
+
+
+def _pending(session: MountSession, wish: SystemWish, root: int, submount: Submount) -> Pending[MountedImage]:
+    request = {
+        **wish.request,
+        "partition": submount.partition,
+        "fstype": submount.fstype,
+        "options": submount.options,
+        "subvolume": submount.subvolume,
+        "under": root,
+        "at": submount.target,
+    }
+
+    def open_it(pending: Pending[MountedImage]) -> MountedImage:
+        return session.open(MountedImage, pending, wish.files, request, wish.timeout)
+
+    return Pending(session, wish.files.name, open_it, MountedImage.unmount)
+
+
+def _told(error: ImageMountError, submount: Submount) -> ImageMountError:
+    where = "/etc/fstab of the image" if submount.origin != DISCOVERED else "the types of its partitions"
+    error.add_note(f"{submount.partition} belongs at {submount.target}, by {where}")
+    return error

@@ -1,0 +1,1 @@
+"""Block devices that are made of others: encrypted, of a volume group, of an array, verified."""

@@ -1,0 +1,33 @@
+"""What the partitions of a mounted image are called, and which part each plays: for who assembles the system."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..engine.tables.discoverable import architecture_of, discoverable_roles
+
+if TYPE_CHECKING:
+    from ..engine.mount import Mount
+
+
+def layout_of(mount: Mount, architecture: str | None) -> dict[str, Any]:
+    """``roles``: role of the Discoverable Partitions Specification → number; ``names``: a list for each number.
+
+    A name is as fstab writes it: ``UUID=…``, ``LABEL=…``, ``PARTUUID=…``, ``PARTLABEL=…``.
+
+    :param architecture: whose partitions those of an architecture are; None is that of the mounted partition
+    """
+    table = mount.read_table()
+    if table is None:
+        return {"roles": {}, "names": []}
+    if architecture is None and mount.partition is not None:
+        architecture = architecture_of(mount.partition)
+    roles = discoverable_roles(table, architecture)
+    names = []
+    for partition in table.partitions:
+        found = None if partition.container else mount.superblock_in(partition.window)
+        values = {"PARTUUID": partition.uuid, "PARTLABEL": partition.label}
+        if found is not None:
+            values |= {"UUID": found.uuid, "LABEL": found.label}
+        names.append([partition.number, [f"{name}={value}" for name, value in values.items() if value]])
+    return {"roles": {role: partition.number for role, partition in roles.items()}, "names": names}

@@ -1,0 +1,71 @@
+"""An installed system of an image: its root, and below it everything else that it mounts when it boots."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from .mounted_image import MountedImage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .facts import MountFacts
+    from .image_path import ImagePath
+    from .image_root import Opener
+    from .pending import Pending
+    from .running.starter import Starter
+    from .system_plan import Skipped
+
+
+class MountedSystem(MountedImage):
+    """The root file system, with the others mounted below it: ``system / "boot/efi/loader"`` leads into the ESP.
+
+    It is a :class:`~.mounted_image.MountedImage` of the root; the facts are the root's.
+    """
+
+    def __init__(
+        self,
+        facts: MountFacts,
+        release: Callable[[], None],
+        *,
+        opener: Opener | None = None,
+        starter: Starter | None = None,
+    ) -> None:
+        super().__init__(facts, release, opener=opener, starter=starter)
+        self._below: dict[str, Pending[MountedImage]] = {}
+        self.skipped: tuple[Skipped, ...] = ()
+        """What fstab names and is not mounted here, each with the reason: swap, ``noauto``, network file systems."""
+
+    def hold(self, target: str, below: Pending[MountedImage]) -> None:
+        """Take over what was just mounted at ``target``."""
+        self._below[target] = below
+
+    @property
+    def submounts(self) -> dict[str, MountedImage]:
+        """What is mounted below the root, by its path in the system, as ``/boot/efi``; in the order of mounting."""
+        return {target: pending.thing for target, pending in self._below.items() if pending.thing is not None}
+
+    def unmount(self) -> None:
+        """Unmount everything now, the latest first; again is nothing. Where it fails, it may be called again."""
+        with ExitStack() as closing:
+            closing.callback(super().unmount)
+            for pending in self._below.values():
+                closing.callback(pending.close)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__().removesuffix('>')}{''.join(f', {target}' for target in self.submounts)}>"
+
+
+def looks_like_root(image: MountedImage | ImagePath) -> bool:
+    """Whether an installed system's root is here: os-release(5) has its place in ``/etc`` or in ``/usr/lib``."""
+    return any((image / place).exists(follow_symlinks=False) for place in ("etc/os-release", "usr/lib/os-release"))
+
+
+def root_subvolume(image: MountedImage) -> str | None:
+    """The btrfs subvolume that holds the system, of those at the top; None where there is none, or more than one.
+
+    Distributions call it ``@``, ``root`` or ``@rootfs``; what counts is that a system is in it.
+    """
+    found = [entry.name for entry in (image / "/").iterdir() if entry.is_dir() and looks_like_root(entry)]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,21 @@
+"""How a mounted image has its commands started. Imported at every mount, so nothing heavy is at the top."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..helper.protocol import Run
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+
+class Starter:
+    """Has the helper start commands in mount number ``mount``; ``allowed`` is whether the user lets it."""
+
+    def __init__(self, client: Client, mount: int, *, allowed: bool) -> None:
+        self._client, self._mount, self.allowed = client, mount, allowed
+
+    def start(self, pipes: tuple[int, ...], **fields: Any) -> None:
+        """Start one with ``pipes``; ``fields`` are those of :class:`~..helper.protocol.Run`."""
+        self._client.ask(Run(self._mount, **fields), pipes)

@@ -1,0 +1,41 @@
+"""Folders that stand for mounted images, so that no privilege is needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pytest_imagemount.facts import MountFacts
+from pytest_imagemount.mounted_image import MountedImage
+
+
+def mounted(folder: Path, name: str = "disk.raw", partition: int | None = 2) -> MountedImage:
+    """The folder as a mounted image."""
+    facts = MountFacts(
+        source=Path("/images") / name,
+        format="raw",
+        partition=partition,
+        device="/dev/loop3",
+        fstype="ext4",
+        label=None,
+        uuid=None,
+        mode="rw",
+        backend="loop",
+        mountpoint=folder,
+    )
+    return MountedImage(facts, lambda: None)
+
+
+def small_tree(folder: Path) -> Path:
+    """A new folder with something of every kind that a plain user can make."""
+    (folder / "etc").mkdir(parents=True)
+    (folder / "etc/passwd").write_text(f"mary:x:{os.getuid()}:{os.getgid()}::/:\n")
+    (folder / "etc/group").write_text(f"staff:x:{os.getgid()}:\n")
+    (folder / "etc/hostname").write_text("web01\n")
+    (folder / "etc/hostname").chmod(0o640)
+    (folder / "etc/mtab").symlink_to("/proc/self/mounts")
+    (folder / "etc.d").mkdir()
+    (folder / "etc.d/empty").touch()
+    (folder / "run").mkdir()
+    os.mkfifo(folder / "run/fifo", 0o600)
+    return folder
