@@ -105,12 +105,12 @@ def test_what_cannot_be_asked_for_is_refused_before_a_kernel_starts(
 
 def test_folders_are_shared_once_and_hidden_ones_are_shown() -> None:
     shared = run.shared_folders(
-        Path("/tmp/work"),
+        Path("/tmp/project"),
         [Path("/home/user/data")],
         [Path("/tmp/env"), Path("/tmp/project/.venv"), Path("/usr"), Path("/var/tmp/tool"), Path("/tmp")],
     )
     assert shared == {
-        Path("/tmp/work"): True,
+        Path("/tmp/project"): True,
         Path("/home/user/data"): True,
         Path("/tmp/env"): False,
         Path("/var/tmp/tool"): False,
