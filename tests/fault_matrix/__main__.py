@@ -11,6 +11,7 @@ import tempfile
 from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pytest_imagemount.lab import run_in_lab
 
@@ -30,8 +31,12 @@ def main() -> int:
     wanted = [cell for cell in cells(short=options.short) if re.search(options.only, str(cell))]
     results: dict[str, Result] = {}
     kernels: dict[str, str] = {}
+    for file in options.add:
+        kernels |= _take_over(file, results)
     for backend in options.backend:
-        of_backend = [cell for cell in wanted if cell.backend == backend]
+        of_backend = [cell for cell in wanted if cell.backend == backend and str(cell) not in results]
+        if not of_backend:
+            continue
         if reason := missing_for(backend):
             if backend == "nbd" and options.lab and of_backend:
                 kernels[backend] = _run_in_lab(options, results)
@@ -41,9 +46,7 @@ def main() -> int:
         kernels[backend] = os.uname().release
         _run(of_backend, options.lanes, results)
     if options.json:
-        options.json.write_text(
-            json.dumps({"kernel": os.uname().release, "cells": list(map(asdict, results.values()))})
-        )
+        options.json.write_text(json.dumps({"kernels": kernels, "cells": list(map(asdict, results.values()))}))
     else:
         print("\n" + table.render(results, kernels))
     red = [result for result in results.values() if not result.green]
@@ -66,6 +69,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lanes", type=int, default=default_lanes(), help="how many at once (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE instead of the table")
     parser.add_argument("--write", action="store_true", help="write the table into docs/teardown.md")
+    parser.add_argument(
+        "--add",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="take the cells that --json wrote to FILE as they are, and do not run them again; repeatable",
+    )
     options = parser.parse_args()
     options.backend = options.backend or list(BACKENDS)
     return options
@@ -93,10 +104,21 @@ def _run_in_lab(options: argparse.Namespace, results: dict[str, Result]) -> str:
         if not file.exists():
             raise SystemExit(f"the run in the lab ended with status {status}")
         found = json.loads(file.read_text())
+    _take_in(found, results)
+    return str(found["kernels"]["nbd"])
+
+
+def _take_over(file: Path, results: dict[str, Result]) -> dict[str, str]:
+    """The cells of an earlier run; returns backend → kernel of it."""
+    found = json.loads(file.read_text())
+    _take_in(found, results)
+    return dict(found["kernels"])
+
+
+def _take_in(found: dict[str, Any], results: dict[str, Result]) -> None:
     for cell in found["cells"]:
         result = Result(**{**cell, "left": tuple(cell["left"])})
         results[result.cell] = result
-    return str(found["kernel"])
 
 
 if __name__ == "__main__":
