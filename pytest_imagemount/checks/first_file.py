@@ -62,7 +62,8 @@ def first_file(shared: SharedImage, file: str) -> str:
         try:
             lines = write(shared)
         except ImageMountError as error:
-            lines = [f"# {name}: {printable(str(error).splitlines()[0])}"]
+            why = str(error).splitlines()[0].removesuffix("; looked at:")
+            lines = [f"# {name}: {printable(why)}"]
         if lines:
             parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
