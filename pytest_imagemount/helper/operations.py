@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.image import identify
+from ..engine.image_lock import lock_image
 from ..engine.mount import Mount
 from ..engine.processes import ProcessId
 from ..engine.stages import State
 from ..engine.target import Target
 from ..engine.undo import deadline as shared_deadline
 from ..engine.wanted import Wanted
-from ..errors import DevicesBusy, FilesystemLocked, ImageLocked, RequestInvalid, TeardownError
+from ..errors import DevicesBusy, FilesystemLocked, ImageInvalid, ImageLocked, RequestInvalid, TeardownError
 from ..facts import DeviceFacts, MountFacts
 from .descriptors import Carried, require_different, require_image, require_mountpoint
 from .journal import Journal
@@ -76,10 +77,13 @@ class Mounts:
         """
         if request.mount in self._held:
             raise RequestInvalid(argument="mount", value=str(request.mount), reason="this number is in use")
-        if request.under is not None:
-            mount = self._prepare_below(request, descriptors)
-        else:
-            mount = self._prepare(request, Carried.of(request.carries, descriptors))
+        try:
+            if request.under is not None:
+                mount = self._prepare_below(request, descriptors)
+            else:
+                mount = self._prepare(request, Carried.of(request.carries, descriptors))
+        except ImageLocked as error:
+            return Busy("image", who_are(error.pids))
         self._reclaim_once()
         held = _Held(mount, self._record(request), [])
         self._journal.write(held.record)
@@ -295,12 +299,22 @@ class Mounts:
         )
 
     def _identify(self, request: Open, carried: Carried) -> Image:
+        def find() -> Image:
+            return identify(carried.image, request.name, request.format, files=carried.files)
+
+        def find_undisturbed() -> Image:
+            try:
+                return find()
+            except ImageInvalid:
+                # An image that somebody writes to now may look broken for the moment.
+                lock = lock_image(carried.image, request.name, exclusive=False)
+                try:
+                    return find()
+                finally:
+                    lock.release()
+
         return self._workspace.findings.identify(
-            carried.image,
-            request.format,
-            request.mode,
-            lambda: identify(carried.image, request.name, request.format, files=carried.files),
-            name=request.name,
+            carried.image, request.format, request.mode, find_undisturbed, name=request.name
         )
 
     def _record(self, request: Open) -> Record:

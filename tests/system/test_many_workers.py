@@ -157,3 +157,35 @@ def test_copies_of_a_btrfs_at_once_are_mounted_or_wait_for_their_turn(
         """
     )
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("mode", ["ro", "rw"])
+def test_an_image_that_looks_broken_while_another_writes_to_it_is_waited_for(
+    mode: str, pytester: pytest.Pytester, image_factory: ImageBuilder
+) -> None:
+    disk = image_factory(fstype="ext4", format="qcow2", content={"file": "x"})
+    pytester.makepyfile(
+        f"""
+        import fcntl, os, threading
+        from pathlib import Path
+
+        import pytest
+        from pytest_imagemount.errors import ImageBusy, ImageInvalid
+
+        disk = Path({str(disk)!r})
+
+        def test_it(mounted_image):
+            whole = disk.read_bytes()
+            with disk.open("r+b") as writer:
+                os.truncate(disk, len(whole) // 2)
+                with pytest.raises(ImageInvalid, match="truncated"):
+                    mounted_image(disk).__enter__()
+                fcntl.flock(writer, fcntl.LOCK_EX)
+                with pytest.raises(ImageBusy, match="still after"):
+                    mounted_image(disk, mode={mode!r}, timeout=0.2).__enter__()
+                disk.write_bytes(whole)
+            with mounted_image(disk, mode={mode!r}) as image:
+                assert (image / "file").read_text() == "x"
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
