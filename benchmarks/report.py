@@ -56,8 +56,9 @@ def describe_machine() -> str:
     except ProgramFailed:
         qemu = "not installed"
     date = time.strftime("%Y-%m-%d", time.gmtime())
+    kernel = platform.release().partition("-")[0]  # what follows is a build's name
     return (
-        f"{date}: Linux {platform.release()} on {os.cpu_count()} processors ({_processor()}), Python "
+        f"{date}: Linux {kernel} on {os.cpu_count()} processors ({_processor()}), Python "
         f"{platform.python_version()}, QEMU {qemu}; /run is on {_filesystem_of('/run')}, the images are on "
         f"{_filesystem_of(tempfile.gettempdir())}; load average {load:.2f} before the first round."
     )

@@ -49,7 +49,7 @@ def _sum(results: Mapping[str, Result], kernels: Mapping[str, str]) -> str:
     total = len(cells())
     where: dict[str, list[str]] = {}
     for backend, release in kernels.items():
-        where.setdefault(release, []).append(_COLUMNS[backend])
+        where.setdefault(release.partition("-")[0], []).append(_COLUMNS[backend])
     ran = "; ".join(f"{', '.join(columns)} on Linux {release}" for release, columns in where.items())
     slowest = max((result.seconds for result in results.values()), default=0.0)
     text = f"{green} of {total} cells: nothing left. Slowest: {slowest:.1f} s after the event. {ran}."
