@@ -35,7 +35,8 @@ def lock_image(fd: int, image: str, *, exclusive: bool) -> ImageLock:
     """
     # A lock belongs to an open file, which descriptors share: one of its own, so that two mounts of one descriptor
     # have two locks.
-    own = os.open(f"/proc/self/fd/{fd}", (fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE) | os.O_CLOEXEC)
+    access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    own = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         fcntl.flock(own, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -306,6 +307,8 @@ class Mounts:
             try:
                 return find()
             except ImageInvalid:
+                if not stat.S_ISREG(os.fstat(carried.image).st_mode):  # to open a pipe anew would wait for a writer
+                    raise
                 # An image that somebody writes to now may look broken for the moment.
                 lock = lock_image(carried.image, request.name, exclusive=False)
                 try:
