@@ -189,7 +189,7 @@ class Mount(Stages):
     def map(self) -> None:
         """virtual disk → block device of the chosen partition (``device``)."""
         self._require("map", State.ATTACHED)
-        assert self.reader is not None
+        self.partition = self.window = None
         with self._stage(State.MAPPED) as undo:
             if self._share_device():
                 return
@@ -199,8 +199,7 @@ class Mount(Stages):
                     raise RequestInvalid(argument="partitions", value="True", reason=reason)
                 self._map_volume(undo)
             else:
-                self._choose(self.reader)
-                self._map_window(undo)
+                self._map_window(undo, self.choose())
             assert self.device is not None
             if self.wanted.partition_nodes and self.table:
                 from .tables.partition_nodes import add_nodes
@@ -300,11 +299,9 @@ class Mount(Stages):
         wanted = self.wanted
         return (wanted.partition,) if wanted.names_volume else (self.window, wanted.volume, wanted.verity)
 
-    def _map_window(self, undo: UndoStack) -> None:
+    def _map_window(self, undo: UndoStack, window: Window) -> None:
         """Make a device of the chosen window, or, to mount it, of the volume that is in it."""
-        reader, window = self.reader, self.window
-        assert reader is not None
-        assert window is not None
+        reader = self.reader
         to_mount = not self.wanted.whole
         if to_mount and isinstance(reader, FileReader):
             # Not through the device: its page cache is cold, which cost 1.6 ms where the file's costs 0.2 ms.
@@ -336,28 +333,24 @@ class Mount(Stages):
 
     def choose(self) -> Window:
         """Find the partition that is wanted, and say what is its window of the disk, which must be attached."""
+        if self.window is not None:
+            return self.window
         assert self.reader is not None
-        self._choose(self.reader)
-        assert self.window is not None
-        return self.window
-
-    def _choose(self, reader: Reader) -> None:
-        whole_disk = Window(0, reader.size)
+        whole_disk = Window(0, self.reader.size)
         whole = self.wanted.whole and self.wanted.partition is None
         if not whole or self.wanted.partition_nodes:  # a disk with a corrupt table can still be attached
             self.read_table()
-        if whole:
-            self.window = whole_disk
-            return
-        self.partition = select(
-            self.table,
-            self.wanted.partition,
-            self.image.name,
-            probe=self.superblock_in,
-            architecture=self.wanted.architecture,
-            looks_like_root=self._looks_like_root,
-        )
+        if not whole:
+            self.partition = select(
+                self.table,
+                self.wanted.partition,
+                self.image.name,
+                probe=self.superblock_in,
+                architecture=self.wanted.architecture,
+                looks_like_root=self._looks_like_root,
+            )
         self.window = self.partition.window if self.partition else whole_disk
+        return self.window
 
     def _looks_like_root(self, partition: Partition) -> bool:
         """Whether an installed system is in ``partition``, which is mounted for a moment to see."""

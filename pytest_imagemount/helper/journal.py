@@ -60,9 +60,8 @@ class Journal:
 
     def remove(self, number: int) -> None:
         """Strike out the record of mount ``number``, which is wholly undone."""
-        for place in self._places.pop(
-            number, ()
-        ):  # the latest last: were we killed, it would still be the one to count
+        # The latest last: were we killed, it would still be the one to count.
+        for place in self._places.pop(number, ()):
             os.pwrite(self._fd, _STRUCK, place)
         if self._latest.pop(number, None) is not None and self._size > _FEWEST:
             living = sum(map(len, self._latest.values()))

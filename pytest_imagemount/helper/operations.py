@@ -26,6 +26,8 @@ from .record import Record
 from .who import who_are
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..engine.image import Image
     from ..engine.workspace import Owner, Workspace
     from .protocol import Open
@@ -229,17 +231,15 @@ class Mounts:
 
         return layout_of(self._find(number).mount, architecture)
 
-    def has_mounts_below(self, number: int) -> bool:
-        """Whether further file systems of the image are mounted inside mount ``number``."""
-        base = self._held[number].mount if number in self._held else None
-        return any(held.mount.base is base for held in self._held.values()) if base else False
-
     def _prepare_below(self, request: Open, descriptors: list[int]) -> Mount:
         """A further mount of an image that is mounted already, inside it. The folder joins ``descriptors``."""
         from ..confined import open_below
 
         assert request.under is not None
         base = self._find(request.under).mount
+        if request.mode != base.wanted.mode:
+            reason = f"the mount that this one is below has mode {base.wanted.mode!r}, and so have all of its image"
+            raise RequestInvalid(argument="mode", value=repr(request.mode), reason=reason)
         keys = [fd for role, fd in zip(request.carries, descriptors, strict=True) if role == "key"]
         if len(keys) != len(descriptors):
             reason = "a mount below another carries its key only"
@@ -267,11 +267,11 @@ class Mounts:
             require_image(descriptor, path, "ro")
         uid = self._workspace.uid
         target = None if carried.mountpoint is None else require_mountpoint(carried.mountpoint, uid)
-        image = self._identify(request, carried)
+        image = self._identify(request, request.name, carried.image, carried.files)
         for name, descriptor in carried.members:
             require_image(descriptor, name, request.mode)
         require_different([(request.name, carried.image), *carried.members])
-        members = [identify(descriptor, name, request.format) for name, descriptor in carried.members]
+        members = [self._identify(request, name, descriptor) for name, descriptor in carried.members]
         return Mount.for_format(
             image,
             self._workspace,
@@ -299,26 +299,24 @@ class Mounts:
             overlay_size=request.overlay_size,
         )
 
-    def _identify(self, request: Open, carried: Carried) -> Image:
+    def _identify(self, request: Open, name: str, fd: int, files: Sequence[tuple[str, int]] = ()) -> Image:
         def find() -> Image:
-            return identify(carried.image, request.name, request.format, files=carried.files)
+            return identify(fd, name, request.format, files=files)
 
         def find_undisturbed() -> Image:
             try:
                 return find()
             except ImageInvalid:
-                if not stat.S_ISREG(os.fstat(carried.image).st_mode):  # to open a pipe anew would wait for a writer
+                if not stat.S_ISREG(os.fstat(fd).st_mode):  # to open a pipe anew would wait for a writer
                     raise
                 # An image that somebody writes to now may look broken for the moment.
-                lock = lock_image(carried.image, request.name, exclusive=False)
+                lock = lock_image(fd, name, exclusive=False)
                 try:
                     return find()
                 finally:
                     lock.release()
 
-        return self._workspace.findings.identify(
-            carried.image, request.format, request.mode, find_undisturbed, name=request.name
-        )
+        return self._workspace.findings.identify(fd, request.format, request.mode, find_undisturbed, name=name)
 
     def _record(self, request: Open) -> Record:
         return Record(

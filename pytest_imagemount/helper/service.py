@@ -111,7 +111,7 @@ class Service:
         # An errno is the answer to the request; what root_of raises is a failure of ours.
         root = mounts.root_of(request.mount)
         try:
-            resolve = ACROSS if mounts.has_mounts_below(request.mount) else WITHIN
+            resolve = ACROSS if mounts.below(request.mount) else WITHIN
             if isinstance(request, protocol.OpenInside):
                 sent.append(open_inside(root, request, resolve))
                 return {"opened": request.mount}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_imagemount.engine.workspace import Owner, Workspace
 from pytest_imagemount.errors import PartitionAmbiguous, PartitionNotFound, RequestInvalid
+from pytest_imagemount.helper.operations import Mounts
+from pytest_imagemount.helper.protocol import Open
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,6 +157,23 @@ def test_a_missing_mount_point_is_an_error(image_factory: ImageBuilder, mounted_
     disk = image_factory(table="gpt", partitions=partitions(f"UUID={BOOT_UUID} /none ext4 defaults 0 0\n"))
     with pytest.raises(RequestInvalid, match="'/none': the image has no folder there to mount at"):
         mounted_system(disk).__enter__()
+
+
+@pytest.mark.needs("root")  # the helper's part is played by this process
+def test_a_mount_below_another_has_its_mode(image_factory: ImageBuilder) -> None:
+    disk = image_factory(table="gpt", partitions=partitions())
+    workspace = Workspace()
+    mounts = Mounts(workspace, Owner(os.getpid()))
+    below: dict[str, Any] = {"partition": 2, "under": 1, "at": "/boot", "carries": ()}
+    try:
+        mounts.open(Open(1, disk.name, str(disk), test="test", partition=1), [os.open(disk, os.O_RDONLY)])
+        with pytest.raises(RequestInvalid, match="below has mode 'ro', and so have all of its image"):
+            mounts.open(Open(2, disk.name, str(disk), test="test", mode="rw", **below), [])
+        mounts.open(Open(2, disk.name, str(disk), test="test", **below), [])
+        assert mounts.below(1) == {2: "boot"}
+    finally:
+        assert mounts.close() == []
+        workspace.close()
 
 
 def test_an_image_without_a_system_says_why_each_candidate_is_none(
