@@ -214,7 +214,7 @@ def test_a_file_of_another_kind_is_refused_at_its_head(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_while_files_stream(tmp_path: Path) -> None:
-    # What waits is the folders beside those that are being read: so the larger tree has more of them, none of them wider.
+    # What waits is the folders beside those that are read: the larger tree has more folders, and none wider.
     small, large = tmp_path / "small", tmp_path / "large"
     for tree, groups in ((small, 1), (large, 8)):
         tree.mkdir()
