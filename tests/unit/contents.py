@@ -16,19 +16,22 @@ from pytest_imagemount.errors import ImageInvalid
 MIB = 1 << 20
 
 
-def look(content: bytes, format: str | None = None) -> Image:
+def look(content: bytes, format: str | None = None, *, length: int | None = None) -> Image:
+    """What the file is; ``length`` bytes long, with a hole behind ``content``."""
     fd = os.memfd_create("image")
     try:
         os.write(fd, content)
+        if length is not None:
+            os.truncate(fd, length)
         return identify(fd, "disk.img", format)
     finally:
         os.close(fd)
 
 
-def refusal(content: bytes, kind: type[ImageInvalid] = ImageInvalid) -> str:
+def refusal(content: bytes, kind: type[ImageInvalid] = ImageInvalid, *, length: int | None = None) -> str:
     """The text of the error that ``content`` gives, which must be of this very class."""
     with pytest.raises(ImageInvalid) as caught:
-        look(content)
+        look(content, length=length)
     assert type(caught.value) is kind
     assert str(caught.value).startswith("image 'disk.img': ")
     assert caught.value.hint
@@ -134,20 +137,23 @@ def vhd_footer(kind: int, size: int, data_offset: int = (1 << 64) - 1) -> bytes:
     return bytes(raw)
 
 
-def dynamic_vhd(kind: int = 3, parent: str = "", *, cookie: bytes = b"cxsparse") -> bytes:
+def dynamic_vhd(kind: int = 3, parent: str = "", *, cookie: bytes = b"cxsparse", entries: int = 0) -> bytes:
     footer = vhd_footer(kind, MIB, 512)
-    header = (cookie.ljust(64, b"\0") + parent.encode("utf-16-be")).ljust(1024, b"\0")
+    header = struct.pack(">8sQQII", cookie, (1 << 64) - 1, 1536, 0x10000, entries)
+    header = (header.ljust(64, b"\0") + parent.encode("utf-16-be")).ljust(1024, b"\0")
     return footer + header + bytes(512) + footer
 
 
-def vhdx(items: dict[str, bytes], *, tables: tuple[int, ...] = (192 << 10,)) -> bytes:
+def vhdx(items: dict[str, bytes], *, tables: tuple[int, ...] = (192 << 10,), block_table: int = 0) -> bytes:
     image = bytearray(2 * MIB)
     image[:8] = b"vhdxfile"
-    metadata = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
+    regions = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le + struct.pack("<QII", MIB, MIB, 1)
+    if block_table:
+        regions += uuid.UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le
+        regions += struct.pack("<QII", 2 * MIB, block_table, 1)
     for table in tables:
-        image[table : table + 48] = (
-            b"regi" + bytes(4) + struct.pack("<II", 1, 0) + metadata + struct.pack("<QII", MIB, MIB, 1)
-        )
+        head = b"regi" + bytes(4) + struct.pack("<II", len(regions) // 32, 0) + regions
+        image[table : table + len(head)] = head
     image[MIB : MIB + 12] = b"metadata" + struct.pack("<HH", 0, len(items))
     at = 64 << 10
     for index, (guid, data) in enumerate(items.items()):
@@ -164,24 +170,26 @@ VHDX_PARENT = "a8d35f2d-b30b-454d-abf7-d3d84834ab0c"
 VHDX_ITEMS = {VHDX_PARAMETERS: struct.pack("<II", 1 << 25, 0), VHDX_SIZE: struct.pack("<Q", MIB)}
 
 
-def vdi(*, kind: int = 1, version: int = 0x10001, parent: bytes = bytes(16), sector: int = 512) -> bytes:
+def vdi(
+    *, kind: int = 1, version: int = 0x10001, parent: bytes = bytes(16), sector: int = 512, blocks: int = 1
+) -> bytes:
     return struct.pack(
         "<64sIIIII256sIIIIIIIQIIII16s16s16s16s",
         *(b"<<< any text >>>", 0xBEDA107F, version, 400, kind, 0, b"", 512, 1024, 0, 0, 0, sector, 0, MIB),
-        *(MIB, 0, 1, 0, b"u" * 16, bytes(16), bytes(16), parent),
+        *(MIB, 0, blocks, 0, b"u" * 16, bytes(16), bytes(16), parent),
     ).ljust(1024, b"\0")
 
 
 def parallels(
-    magic: bytes = b"WithouFreSpacExt", *, version: int = 2, tracks: int = 2048, sectors: int = 2048
+    magic: bytes = b"WithouFreSpacExt", *, version: int = 2, tracks: int = 2048, sectors: int = 2048, entries: int = 4
 ) -> bytes:
-    return struct.pack("<16sIIIIIQIII", magic, version, 16, 32, tracks, 4, sectors, 0, 2048, 0).ljust(4096, b"\0")
+    return struct.pack("<16sIIIIIQIII", magic, version, 16, 32, tracks, entries, sectors, 0, 2048, 0).ljust(4096, b"\0")
 
 
-def bochs(*, version: int = 0x20000, kind: bytes = b"Growing") -> bytes:
+def bochs(*, version: int = 0x20000, kind: bytes = b"Growing", entries: int = 512) -> bytes:
     head = b"Bochs Virtual HD Image".ljust(32, b"\0") + b"Redolog".ljust(16, b"\0") + kind.ljust(16, b"\0")
     size = struct.pack("<IQ", 0, MIB) if version == 0x20000 else struct.pack("<Q", MIB)
-    return (head + struct.pack("<IIIII", version, 512, 512, 512, 4096) + size).ljust(4096, b"\0")
+    return (head + struct.pack("<IIIII", version, 512, entries, 512, 4096) + size).ljust(4096, b"\0")
 
 
 def cloop(*, block: int = 65536, blocks: int = 16) -> bytes:

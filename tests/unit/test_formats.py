@@ -169,6 +169,27 @@ def test_a_header_that_is_wrong_says_in_what(content: bytes, reason: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("content", "table"),
+    [
+        (qcow(size=1 << 48), "L1 table"),
+        (qed(cluster=1 << 26, table=16), "L1 table"),
+        (vdi(blocks=1 << 29), "VDI block map"),
+        (parallels(entries=1 << 29), "Parallels block table"),
+        (bochs(entries=1 << 30), "Bochs catalog"),
+        (cloop(blocks=1 << 29), "cloop offset table"),
+        (dynamic_vhd(entries=1 << 29), "VHD block table"),
+        (vhdx(VHDX_ITEMS, block_table=3 << 30), "VHDX block table"),
+        (vhdx(VHDX_ITEMS, tables=(256 << 10,), block_table=3 << 30), "VHDX block table"),
+    ],
+    ids=["qcow", "qed", "vdi", "parallels", "bochs", "cloop", "vpc", "vhdx", "vhdx with the second table alone"],
+)
+def test_a_file_of_holes_cannot_make_qemu_read_gigabytes_of_table(content: bytes, table: str) -> None:
+    reason = refusal(content, length=1 << 40)
+    assert reason.startswith(f"its {table} has ")
+    assert reason.endswith(" is the most")
+
+
+@pytest.mark.parametrize(
     "content",
     [
         bytes(2 * MIB) + vhd_footer(2, MIB),

@@ -28,5 +28,5 @@ def virtual_size(content: Content) -> int:
     version, catalog_at, entries = struct.unpack_from("<III", header, 64)
     if version not in (_VERSION_1, _VERSION_2):
         raise content.invalid(f"Bochs image version {version:#x} is not known")
-    content.require_inside(entries * 4, catalog_at, "Bochs catalog")
+    content.require_table(entries * 4, catalog_at, "Bochs catalog")
     return int(struct.unpack_from("<Q", header, 84 if version == _VERSION_1 else 88)[0])

@@ -21,5 +21,5 @@ def virtual_size(content: Content) -> int:
     block_size, blocks = struct.unpack(">II", content.read(8, 128, "cloop header"))
     if not block_size or block_size % 512 or block_size > 64 << 20:
         raise content.corrupt(f"its cloop header gives {block_size} bytes a block")
-    content.require_inside((blocks + 1) * 8, 136, "cloop offset table")
+    content.require_table((blocks + 1) * 8, 136, "cloop offset table")
     return int(block_size * blocks)

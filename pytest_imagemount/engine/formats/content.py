@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _HEAD_SIZE = 4096
 _GET_A_WHOLE_COPY = "get a whole copy of it"
+_MOST_TABLE = 128 << 20
+"""Bytes of the largest table: that of a disk of 32 TiB in blocks of 1 MiB, 4 bytes for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,16 @@ class Content:
         if offset + size > self.size:
             reason = f"truncated: its {what} ends at byte {offset + size}, the file at byte {self.size}"
             raise self.invalid(reason, _GET_A_WHOLE_COPY)
+
+    def require_table(self, size: int, offset: int, what: str) -> None:
+        """As :meth:`require_inside`, for a table that qemu reads into memory as a whole.
+
+        A file with holes may be as long as any table claims to be, and takes no room itself.
+        """
+        self.require_inside(size, offset, what)
+        if size > _MOST_TABLE:
+            hint = "convert it with `qemu-img convert -O qcow2`, if you trust it"
+            raise self.invalid(f"its {what} has {size} bytes; {_MOST_TABLE} is the most", hint)
 
     def invalid(self, reason: str, hint: str = "") -> ImageInvalid:
         """The error for content that cannot be used."""

@@ -26,6 +26,6 @@ def virtual_size(content: Content) -> int:
         raise content.invalid(f"Parallels version {version} is not known, only 2 is")
     if not tracks:
         raise content.corrupt("its Parallels header gives 0 sectors a cluster")
-    content.require_inside(entries * 4, 64, "Parallels block table")
+    content.require_table(entries * 4, 64, "Parallels block table")
     # The upper half of the count is no part of it in the older of the two formats.
     return int(sectors if magic == _EXTENDED_MAGIC else sectors & 0xFFFF_FFFF) * 512

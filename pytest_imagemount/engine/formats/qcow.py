@@ -39,7 +39,7 @@ def qcow_virtual_size(content: Content) -> int:
     if encryption:
         raise content.invalid("it is encrypted by qcow itself", "decrypt it with `qemu-img convert`")
     l1_entries = -(-size >> (cluster_bits + l2_bits))
-    content.require_inside(l1_entries * 8, l1_offset, "L1 table")
+    content.require_table(l1_entries * 8, l1_offset, "L1 table")
     return int(size)
 
 
@@ -61,7 +61,7 @@ def qed_virtual_size(content: Content) -> int:
         raise content.invalid(f"it needs QED features that are not known, bits {bits}", hint)
     if not _is_power_of_two(cluster, 1 << 12, 1 << 26) or not _is_power_of_two(table_clusters, 1, 16):
         raise content.corrupt(f"its QED header gives {cluster} bytes a cluster, {table_clusters} clusters a table")
-    content.require_inside(cluster * table_clusters, l1_offset, "L1 table")
+    content.require_table(cluster * table_clusters, l1_offset, "L1 table")
     return int(size)
 
 

@@ -32,5 +32,5 @@ def virtual_size(content: Content) -> int:
         raise content.invalid(f"VDI version {version >> 16}.{version & 0xFFFF} is not known, only 1.1 is")
     if sector != 512:
         raise content.corrupt(f"its VDI header gives {sector} bytes a sector")
-    content.require_inside(blocks * 4, map_offset, "VDI block map")
+    content.require_table(blocks * 4, map_offset, "VDI block map")
     return int(size)

@@ -19,6 +19,7 @@ _CHECKSUM = slice(64, 68)
 _NO_HEADER = (1 << 64) - 1
 _FIXED, _DYNAMIC, _DIFFERENCING = 2, 3, 4
 _DYNAMIC_HEADER_SIZE = 1024
+_TABLE = struct.Struct(">16xQ4xI")  # of that header: where the block table is, and how many entries it has
 _PARENT_NAME = slice(64, 576)
 
 
@@ -107,6 +108,8 @@ def virtual_size(content: Content) -> int:
         header = content.read(_DYNAMIC_HEADER_SIZE, footer.data_offset, "VHD dynamic disk header")
         if not header.startswith(b"cxsparse"):
             raise content.corrupt(f"its VHD dynamic disk header is not at byte {footer.data_offset}")
+        offset, entries = _TABLE.unpack_from(header)
+        content.require_table(entries * 4, offset, "VHD block table")
         if not content.is_block_device and not _at_end(content).is_there:
             raise content.corrupt("truncated: the VHD footer is missing from its end")
     return footer.size if footer.size == footer.geometry_size else 0

@@ -7,12 +7,15 @@ import uuid
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .content import Content
 
 _MAGIC = b"vhdxfile"
 _REGION_TABLES = (192 << 10, 256 << 10)
 _REGION_TABLE_SIZE = 64 << 10
 _METADATA_TABLE_SIZE = 64 << 10
+_BLOCK_TABLE = uuid.UUID("2dc27766-f623-4200-9d64-115e9bfd4a08")
 _METADATA_REGION = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e")
 _FILE_PARAMETERS = uuid.UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
 _VIRTUAL_SIZE = uuid.UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
@@ -27,24 +30,28 @@ def claims(content: Content) -> bool:
 
 def virtual_size(content: Content) -> int:
     """The virtual size in bytes of a VHDX that has no parent."""
-    regions = [found for offset in _REGION_TABLES if (found := _find_metadata_region(content, offset)) is not None]
-    if not regions:
+    # Both tables are followed: whichever the reader of the disk takes, it must not lead to another file.
+    regions = [region for offset in _REGION_TABLES for region in _regions(content, offset)]
+    for kind, offset, length in regions:
+        if kind == _BLOCK_TABLE:
+            content.require_table(length, offset, "VHDX block table")
+    metadata = dict.fromkeys(offset for kind, offset, _ in regions if kind == _METADATA_REGION)
+    if not metadata:
         content.require_inside(_REGION_TABLE_SIZE, _REGION_TABLES[0], "VHDX region table")
         raise content.corrupt("neither of its two VHDX region tables names the metadata")
-    # Both tables are followed: whichever the reader of the disk takes, it must not lead to another file.
-    sizes = [_metadata_virtual_size(content, region) for region in dict.fromkeys(regions)]
+    sizes = [_metadata_virtual_size(content, offset) for offset in metadata]
     return sizes[0]
 
 
-def _find_metadata_region(content: Content, offset: int) -> int | None:
+def _regions(content: Content, offset: int) -> Iterator[tuple[uuid.UUID, int, int]]:
+    """Kind, place and length of each region in the table at byte ``offset``."""
     table = content.peek(_REGION_TABLE_SIZE, offset)
     if len(table) < _REGION_TABLE_SIZE or not table.startswith(b"regi"):
-        return None
+        return
     count = min(int.from_bytes(table[8:12], "little"), 2047)
     for at in range(16, 16 + count * 32, 32):
-        if uuid.UUID(bytes_le=table[at : at + 16]) == _METADATA_REGION:
-            return int.from_bytes(table[at + 16 : at + 24], "little")
-    return None
+        place, length = struct.unpack_from("<QI", table, at + 16)
+        yield uuid.UUID(bytes_le=table[at : at + 16]), place, length
 
 
 def _metadata_virtual_size(content: Content, region: int) -> int:
