@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .contents.fstab import read_fstab
-from .errors import FactsMissing, ImageMountError, MountFailed, PartitionNotFound
+from .errors import FactsMissing, ImageInvalid, ImageMountError, MountFailed, PartitionNotFound
 from .helper.protocol import Layout
 from .mounted_image import MountedImage
 from .mounted_system import MountedSystem, looks_like_root, root_subvolume
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .image_files import Files
     from .session import MountSession
     from .system_plan import Submount
+
+_MOST_SUBMOUNTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,13 @@ def _mount_below(
         root=system.partition,
         folders={place for place in PLACES if (system / place).is_dir()},
     )
+    if len(plan.submounts) > _MOST_SUBMOUNTS:
+        reason = f"its /etc/fstab has {len(plan.submounts)} file systems to mount; {_MOST_SUBMOUNTS} is the most"
+        raise ImageInvalid(image=wish.files.name, reason=reason, hint="mount the partitions that are needed one by one")
+    own = {f"{key}={name}" for key, name in (("UUID", system.uuid), ("LABEL", system.label)) if name}
     skipped = list(plan.skipped)
     for submount in plan.submounts:
-        if submount.partition in (f"UUID={system.uuid}", f"LABEL={system.label}"):
+        if submount.partition in own:
             # The root's own file system, wherever it is: in the image itself, in a partition, in a volume.
             submount = replace(submount, partition=wish.partition if system.partition is None else system.partition)
         below = _pending(session, wish, root, submount)

@@ -25,7 +25,7 @@ _IDENTITY = re.compile(r"(UUID|LABEL|PARTUUID|PARTLABEL)=(.+)", re.DOTALL)
 _BY = re.compile(r"/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)", re.DOTALL)
 _MAPPED = re.compile(r"/dev/mapper/((?:[^/-]|--)+)-((?:[^/-]|--)+)")
 _OF_GROUP = re.compile(r"/dev/(?!disk/|mapper/|block/|md/)([^/]+)/([^/]+)")
-_NODE = re.compile(r"/dev/(?:[shv]d[a-z]+|xvd[a-z]+|nvme\d+n\d+p|mmcblk\d+p|vd[a-z]+)(\d+)")
+_NODE = re.compile(r"/dev/(?:[shv]d[a-z]+|xvd[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d+)")
 
 # Types that are no file system of the image's own.
 _NETWORK = {
@@ -120,7 +120,8 @@ def plan_system(
 ) -> SystemPlan:
     """What is mounted where.
 
-    fstab comes first, in its order. What it does not mention is placed by partition type, as
+    fstab comes first, in its order; of several lines with one mount point the first counts, as it does for
+    systemd-fstab-generator(8). What fstab does not mention is placed by partition type, as
     systemd-gpt-auto-generator(8) does: the ESP at ``/efi``, or at ``/boot`` where there is no such folder and nothing
     else belongs there.
 
@@ -130,17 +131,22 @@ def plan_system(
     :param root: number of the root's partition, None where the image itself is the root
     :param folders: which of the places of the specification (``/efi``, ``/home``, …) are folders of the root
     """
-    submounts, skipped = [], []
+    submounts: list[Submount] = []
+    skipped: list[Skipped] = []
+    places: set[str] = set()
     used = {root}
     for entry in entries:
         found = _from_fstab(entry)
         if isinstance(found, Skipped):
             skipped.append(found)
+        elif found is not None and found.target in places:
+            skipped.append(Skipped(entry.source, entry.target, "a line before it has the same mount point"))
         elif found is not None:
             submounts.append(found)
+            places.add(found.target)
         if numbers := _numbers_of(entry.source, identities):
             used |= numbers
-    taken = {submount.target for submount in submounts} | {entry.target.rstrip("/") for entry in entries}
+    taken = places | {entry.target.rstrip("/") for entry in entries}
     for place, role in _places(roles, taken, folders):
         if roles[role] not in used:
             submounts.append(Submount(place, roles[role], origin=DISCOVERED))

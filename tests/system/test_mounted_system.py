@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_imagemount.engine.workspace import Owner, Workspace
-from pytest_imagemount.errors import PartitionAmbiguous, PartitionNotFound, RequestInvalid
+from pytest_imagemount.errors import ImageInvalid, PartitionAmbiguous, PartitionNotFound, RequestInvalid
 from pytest_imagemount.helper.operations import Mounts
 from pytest_imagemount.helper.protocol import Open
 
@@ -128,6 +128,25 @@ def test_what_the_system_cannot_boot_without_is_an_error_that_leaves_nothing(
     with pytest.raises(PartitionNotFound) as caught:
         mounted_system(disk).__enter__()
     assert caught.value.__notes__ == ["LABEL=absent belongs at /mnt, by /etc/fstab of the image"]
+
+
+def test_a_partition_labelled_none_is_not_taken_for_a_root_without_a_label(
+    image_factory: ImageBuilder, mounted_system: SystemFactory
+) -> None:
+    root, boot, data = partitions("LABEL=None /srv/data ext4 defaults 0 0\n")
+    disk = image_factory(table="gpt", partitions=[root, boot, {**data, "label": "None"}])
+    with mounted_system(disk) as system:
+        assert system.submounts["/srv/data"].partition == 3
+
+
+def test_an_fstab_with_no_end_of_file_systems_is_an_error(
+    image_factory: ImageBuilder, mounted_system: SystemFactory
+) -> None:
+    fstab = "".join(f"UUID={BOOT_UUID} /mnt/{number} ext4 defaults 0 2\n" for number in range(65))
+    folders = {f"mnt/{number}/under": "" for number in range(65)}
+    disk = image_factory(table="gpt", partitions=partitions(fstab, **folders))
+    with pytest.raises(ImageInvalid, match="has 65 file systems to mount; 64 is the most"):
+        mounted_system(disk).__enter__()
 
 
 def test_a_mount_point_that_leads_out_stays_in(

@@ -54,6 +54,13 @@ def test_fstab_decides_in_order_of_depth() -> None:
     assert plan.skipped == ()
 
 
+def test_of_two_lines_with_one_mount_point_the_first_counts() -> None:
+    entries = [entry("UUID=2", "/boot"), entry("UUID=3", "//boot/"), entry("UUID=4", "/srv")]
+    plan = plan_system(entries, {}, {}, root=1, folders=ALL_FOLDERS)
+    assert [(one.target, one.partition) for one in plan.submounts] == [("/boot", "UUID=2"), ("/srv", "UUID=4")]
+    assert plan.skipped == (Skipped("UUID=3", "//boot/", "a line before it has the same mount point"),)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
