@@ -205,6 +205,13 @@ def test_what_cannot_be_mapped_is_named(segment: str, reason: str) -> None:
         tables("self", volume("self", segment), volume("other", linear("pv0", 0)))
 
 
+def test_a_volume_of_no_end_of_others_is_refused() -> None:
+    parts = [volume(f"part{number}", linear("pv0", 0)) for number in range(257)]
+    whole = volume("all", *(linear(f"part{number}", 0) for number in range(257)))
+    with pytest.raises(VolumeInvalid, match="more than 256 volumes"):
+        tables("all", whole, *parts)
+
+
 def test_a_disk_that_is_shorter_than_its_group_says_is_an_error() -> None:
     with pytest.raises(VolumeInvalid, match="pv0 is longer than p0"):
         tables("root", volume("root", linear("pv0", 0)), blocks={PV0: FakeBlock("p0", size=30 * MIB)})

@@ -32,7 +32,10 @@ _MDA_MAGIC = b" LVM2 x[5A%r0N*>"
 _TEXT = struct.Struct("<2Q2I")  # struct raw_locn: offset, size, crc, flags
 _MDA_SIZE = 512
 _IGNORED = 1
-_LONGEST_TEXT = 16 << 20
+_LONGEST_TEXT = 4 << 20
+"""Bytes; those of some 20,000 volumes."""
+_MOST_AREAS = 2
+"""Metadata areas of a physical volume: LVM makes no more (pvmetadatacopies in lvm.conf(5))."""
 _MOST_EXTENTS = 1 << 40
 
 
@@ -193,7 +196,7 @@ def _label(data: bytes, offset: int) -> Label | None:
             place += _AREA.size
     except struct.error:
         return None
-    return Label(uuid.decode("ascii", "replace"), tuple(lists[1]))
+    return Label(uuid.decode("ascii", "replace"), tuple(lists[1][:_MOST_AREAS]))
 
 
 def _text_in(volume: Readable, area: Window) -> str | None:

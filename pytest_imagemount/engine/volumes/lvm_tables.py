@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...errors import VolumeInvalid
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .lvm_metadata import LogicalVolume, Segment, VolumeGroup
 
 _DEEPEST = 8
+_MOST_PARTS = 256
+"""Logical volumes that another one is made of, in all."""
 _MIRRORS = ("raid1", "mirror")
 # struct dm_raid_superblock: magic, features, devices, position; events, failed devices, recovery offset.
 _RAID = struct.Struct("<4I3Q")
@@ -75,10 +78,11 @@ class Tables:
         hint = "use mode='ro' or mode='overlay'"
         if not volume.writable:
             raise self._invalid(volume, "it is read-only in its group", hint)
-        origins = {one.settings.get("origin") for one in self._snapshots()}
+        origins = {one.settings.get("origin") for one in self._snapshots}
         if volume.name in origins:
             raise self._invalid(volume, "it has snapshots, which writing to it would spoil", hint)
 
+    @cached_property
     def _snapshots(self) -> list[Segment]:
         every = [segment for volume in self.group.logical.values() for segment in volume.segments]
         return [segment for segment in every if segment.kind == "snapshot"]
@@ -86,7 +90,7 @@ class Tables:
     def _table(self, volume: LogicalVolume, depth: int) -> list[dm.Target]:
         if depth > _DEEPEST:
             raise ValueError(f"{volume.name} is made of itself")
-        for snapshot in self._snapshots():
+        for snapshot in self._snapshots:
             if volume.name in (snapshot.settings.get("cow_store"), snapshot.settings.get("merging_store")):
                 return self._snapshot(volume, snapshot, depth)
         return self._own_table(volume, depth)
@@ -224,6 +228,8 @@ class Tables:
     def _number(self, name: str, depth: int) -> str:
         """Device number of a logical volume that others are made of."""
         if name not in self._logical:
+            if len(self._logical) == _MOST_PARTS:
+                raise ValueError(f"it is made of more than {_MOST_PARTS} volumes")
             device = self.ground.map(self._table(self._volume(name), depth + 1))
             self._logical[name] = device.number
             self.ground.below(device)
