@@ -168,6 +168,7 @@ class ImageCache:
             part.rename(self._folder / f"{name}{_IMAGE}")
         except BaseException:
             part.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
             raise
 
     def _remove(self, path: Path) -> None:

@@ -113,7 +113,8 @@ class SparseFile:
         self._require_room(size)
         with self._told_when_full():
             try:
-                return os.copy_file_range(source, self._fd, size, start, target)
+                if copied := os.copy_file_range(source, self._fd, size, start, target):
+                    return copied  # a few kernels and file systems say 0 where there is more
             except OSError as error:
                 if error.errno not in _CANNOT_COPY:
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -133,6 +134,19 @@ def test_a_failure_leaves_nothing(cache: ImageCache, source: Path, folder: Path)
         ask(cache, source, fail)
     assert names(folder) == []
     assert ask(cache, source, write(b"image")) == b"image"
+
+
+def test_a_disk_that_is_full_at_the_last_moment_leaves_nothing(
+    cache: ImageCache, source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="full"):
+        ask(cache, source, write(b"image"))
+    assert names(folder) == []
 
 
 def test_a_source_that_changes_meanwhile_is_an_error(cache: ImageCache, source: Path, folder: Path) -> None:
