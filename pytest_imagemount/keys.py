@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from .engine.reader import FileReader
 from .errors import RequestInvalid
 
 _LONGEST = 8 << 20
@@ -24,22 +25,13 @@ class Key:
 
         :raises RequestInvalid: both were given, or the file cannot be read, is empty, or longer than 8 MiB
         """
-        if passphrase is not None and key_file is not None:
-            raise RequestInvalid(argument="key_file", value=repr(os.fspath(key_file)), reason="passphrase is given too")
-        if passphrase is not None:
-            return cls(passphrase.encode() if isinstance(passphrase, str) else passphrase)
-        if key_file is None:
+        if key_file is not None:
+            if passphrase is not None:
+                raise _refused(key_file, "passphrase is given too")
+            return cls(_read(key_file))
+        if passphrase is None:
             return None
-        try:
-            with Path(key_file).open("rb") as file:
-                content = file.read(_LONGEST + 1)
-        except OSError as error:
-            reason = f"it cannot be read: {error.strerror}"
-            raise RequestInvalid(argument="key_file", value=repr(os.fspath(key_file)), reason=reason) from None
-        if not 0 < len(content) <= _LONGEST:
-            reason = f"a key has 1 to {_LONGEST} bytes"
-            raise RequestInvalid(argument="key_file", value=repr(os.fspath(key_file)), reason=reason)
-        return cls(content)
+        return cls(passphrase.encode() if isinstance(passphrase, str) else passphrase)
 
     def open(self) -> int:
         """A descriptor, the caller's to close, of a file in memory that holds it."""
@@ -47,3 +39,23 @@ class Key:
         os.write(descriptor, self.content)
         os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # O_NONBLOCK: a FIFO would wait for a writer
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise _refused(path, "it is no regular file")
+            content = FileReader(fd, _LONGEST + 1).pread(_LONGEST + 1, 0)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _refused(path, f"it cannot be read: {error.strerror}") from None
+    if not 0 < len(content) <= _LONGEST:
+        raise _refused(path, f"a key has 1 to {_LONGEST} bytes")
+    return content
+
+
+def _refused(path: str | os.PathLike[str], reason: str) -> RequestInvalid:
+    return RequestInvalid(argument="key_file", value=repr(os.fspath(path)), reason=reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from typing import TYPE_CHECKING
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 
 from pytest_imagemount.engine.volumes import dm, raid
 from pytest_imagemount.engine.volumes.lvm import VolumeName
+from pytest_imagemount.engine.volumes.subvolumes import subvolumes
 from pytest_imagemount.engine.volumes.verity import HashTree, RootHash
 from pytest_imagemount.engine.wanted import Wanted
 from pytest_imagemount.errors import RequestInvalid
 from pytest_imagemount.helper.descriptors import require_different
 from pytest_imagemount.helper.leftovers import OurDevice
 from pytest_imagemount.helper.volume_leftovers import is_volume
+from pytest_imagemount.keys import Key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +42,31 @@ def test_a_root_hash_names_partitions_by_its_halves() -> None:
     root = RootHash.parse(ROOT.upper())
     assert (root.digest, root.partition, root.offset) == (ROOT, None, None)
     assert root.data_uuid == "01234567-89ab-cdef-0123-456789abcdef" == root.hash_uuid
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "missing", "empty", "zeros"])
+def test_a_key_file_that_is_none_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "key"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "zeros":
+        path.symlink_to("/dev/zero")
+    with pytest.raises(RequestInvalid, match=f"key_file='{path}'"):
+        Key.of(None, path)
+
+
+def test_listing_subvolumes_ends_behind_the_last_key_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_item(fd: int, request: int, argument: bytearray) -> int:
+        struct.pack_into("=7Q3I", argument, 0, *[0] * 9, 1)
+        struct.pack_into("=3Q2I", argument, 104, 0, 256, (1 << 64) - 1, 132, 0)  # a tree, whose offset is the largest
+        return 0
+
+    monkeypatch.setattr(fcntl, "ioctl", one_item)
+    assert subvolumes(-1) == []
 
 
 def test_a_root_hash_says_where_its_hashes_are() -> None:

@@ -77,4 +77,6 @@ def _backrefs(fd: int) -> Iterator[tuple[int, int, int, str]]:
                 name = argument[place + _BACKREF.size : place + _BACKREF.size + size]
                 yield first, offset, folder, name.decode("utf-8", "surrogateescape")
             place += length
+        if offset == limit:
+            return
         offset += 1
