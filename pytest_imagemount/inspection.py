@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from .config import Settings
 from .engine.image import identify
 from .engine.reader import FileReader, Window
-from .engine.superblock import probe_on
 from .engine.tables.read import read_table
 from .engine.tables.selection import AUTO, select
 from .errors import ImageMountError, PartitionNotFound
 from .image_files import Files
 from .inspection_text import render
+from .inspection_volumes import LogicalVolume, PhysicalVolume, Volume, logical_volumes, look
 from .terminal import Style
 from .unpacking import Unpacker
 
@@ -41,14 +41,6 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
-    """What a run of bytes holds: a superblock, or None where none is known, or why it could not be read."""
-
-    superblock: Superblock | None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     """What ``partition="auto"`` mounts, as far as no file system need be looked into for it.
 
@@ -65,8 +57,9 @@ class Inspection:
     block device. Of a compressed image, both are those of the compressed file.
 
     ``whole`` is what the disk as a whole holds, ``volumes`` what each partition that can hold something does, by its
-    number. ``os`` is the installed system, None where it was not asked for. That there is an inspection means that the
-    image refers to no other file: one that does is refused.
+    number. ``logical`` are the logical volumes of LVM; ``logical_error`` says why they cannot be told. ``os`` is the
+    installed system, None where it was not asked for. That there is an inspection means that the image refers to no
+    other file: one that does is refused.
     """
 
     path: Path
@@ -78,6 +71,8 @@ class Inspection:
     whole: Volume
     volumes: dict[int, Volume]
     auto: Choice
+    logical: tuple[LogicalVolume, ...] = ()
+    logical_error: str | None = None
     os: System | None = None
 
 
@@ -142,10 +137,12 @@ def inspect(
         with _disk(identified) as reader:
             table = read_table(reader, image)
             disk = Window(0, reader.size)
-            whole = _look(reader, disk, image)
+            whole = look(reader, disk, image)
             holders = [one for one in table.partitions if not one.container] if table else []
-            volumes = {one.number: _look(reader, one.window, image) for one in holders}
+            volumes = {one.number: look(reader, one.window, image) for one in holders}
             by_window = {one.window: volumes[one.number].superblock for one in holders} | {disk: whole.superblock}
+            places = {disk: "the disk"} if table is None else {one.window: f"partition {one.number}" for one in holders}
+            logical, logical_error = _logical(reader, places, by_window, image)
             return Inspection(
                 path=opened.source,
                 format=identified.format,
@@ -156,6 +153,8 @@ def inspect(
                 whole=whole,
                 volumes=volumes,
                 auto=_choose(table, by_window, image, architecture),
+                logical=logical,
+                logical_error=logical_error,
             )
 
 
@@ -164,7 +163,8 @@ def to_json(found: Inspection) -> dict[str, Any]:
 
     ``schema``, ``image`` (absolute path), ``format``, ``virtual_size``, ``file_size``, ``allocated`` (null for a block
     device), ``filesystem`` (of the disk as a whole), ``table`` (null, or ``kind``, ``sector_size``, ``uuid``,
-    ``warnings``, ``partitions``), ``auto`` (``partition`` and ``error``), ``os`` (null where it was not asked for, or
+    ``warnings``, ``partitions``), ``volumes`` (those of LVM: ``name``, ``size``, ``kind``, ``filesystem``),
+    ``volumes_error``, ``auto`` (``partition`` and ``error``), ``os`` (null where it was not asked for, or
     ``partition``, ``id``, ``version_id``, ``name``, ``pretty_name``, ``architecture``, ``error``). Each partition has
     ``number``, ``offset``, ``size``, ``type``, ``type_name``, ``uuid``, ``label``, ``logical``, ``container``,
     ``attributes`` and ``filesystem``. A file system is null where none is known, or has ``type``, ``usage``,
@@ -173,7 +173,7 @@ def to_json(found: Inspection) -> dict[str, Any]:
     table = found.table.to_json() if found.table else None
     for partition in table["partitions"] if table else ():
         volume = found.volumes.get(partition["number"])
-        partition["filesystem"] = _volume_json(volume) if volume else None
+        partition["filesystem"] = _volume_json(volume)
     return {
         "schema": SCHEMA,
         "image": str(found.path),
@@ -183,6 +183,11 @@ def to_json(found: Inspection) -> dict[str, Any]:
         "allocated": found.allocated,
         "filesystem": _volume_json(found.whole),
         "table": table,
+        "volumes": [
+            {"name": one.name, "size": one.size, "kind": one.kind, "filesystem": _volume_json(one.content)}
+            for one in found.logical
+        ],
+        "volumes_error": found.logical_error,
         "auto": {"partition": found.auto.partition, "error": found.auto.error},
         "os": found.os.to_json() if found.os else None,
     }
@@ -222,14 +227,20 @@ def _disk(image: Image) -> Iterator[Reader]:
             yield reader
 
 
-def _look(reader: Reader, window: Window, image: str) -> Volume:
+def _logical(
+    reader: Reader, places: dict[Window, str], superblocks: dict[Window, Superblock | None], image: str
+) -> tuple[tuple[LogicalVolume, ...], str | None]:
+    """The logical volumes, or why they cannot be told."""
+    physical = [PhysicalVolume(reader, window, place, superblocks[window]) for window, place in places.items()]
     try:
-        return Volume(probe_on(reader, window, image=image))
+        return tuple(logical_volumes(image, physical)), None
     except ImageMountError as error:
-        return Volume(None, str(error))
+        return (), str(error)
 
 
-def _volume_json(volume: Volume) -> dict[str, Any] | None:
+def _volume_json(volume: Volume | None) -> dict[str, Any] | None:
+    if volume is None:
+        return None
     if volume.error:
         return {"error": volume.error}
     found = volume.superblock

@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
     from .engine.superblock import Superblock
     from .engine.tables.read import Partition, PartitionTable
-    from .inspection import Inspection, Volume
+    from .inspection import Inspection
+    from .inspection_volumes import Volume
     from .terminal import Style
 
 _COLUMNS = 80
 _INDENT = "  "
-_RIGHT = 3
-"""Columns of numbers and sizes, which are never cut."""
 _LEAST = 8
 """Columns that a cut text has at least."""
 
@@ -57,7 +56,7 @@ def render(found: Inspection, style: Style) -> str:
         lines += _table(found, found.table, style)
     else:
         lines += ["No partition table", f"  content  {describe(found.whole)}", *_whole_identity(found.whole.superblock)]
-    lines += ["", *_auto(found)]
+    lines += [*_logical_volumes(found, style), "", *_auto(found)]
     if found.os:
         lines += ["", style.bold("Operating system"), *found.os.lines()]
     return "\n".join(lines)
@@ -85,7 +84,7 @@ def _table(found: Inspection, table: PartitionTable, style: Style) -> Iterator[s
         yield "  no partitions"
         return
     rows = [_row(one, found.volumes.get(one.number)) for one in table.partitions]
-    yield from _aligned([("#", "start", "size", "type", "name", "content", "label"), *rows])
+    yield from _aligned([("#", "start", "size", "type", "name", "content", "label"), *rows], right=3)
     if found.whole.superblock:
         yield f"  the disk as a whole holds {describe(found.whole)}{_labelled(found.whole.superblock)}"
     for partition in table.partitions:
@@ -103,6 +102,28 @@ def _table(found: Inspection, table: PartitionTable, style: Style) -> Iterator[s
         yield from (_INDENT + line for line in align(rows_of_identities, right=1))
 
 
+def _logical_volumes(found: Inspection, style: Style) -> Iterator[str]:
+    if found.logical or found.logical_error:
+        yield ""
+        yield style.bold("Logical volumes")
+    if found.logical_error:
+        yield from textwrap.wrap(
+            printable(found.logical_error), _COLUMNS, initial_indent=_INDENT, subsequent_indent=_INDENT
+        )
+    rows = [
+        (
+            human_size(one.size),
+            label_text(one.name),
+            printable(one.kind),
+            describe(one.content) if one.content else "-",
+            label_text(one.content.superblock.label if one.content and one.content.superblock else None),
+        )
+        for one in found.logical
+    ]
+    if rows:
+        yield from _aligned([("size", "name", "kind", "content", "label"), *rows], right=1)
+
+
 def _row(partition: Partition, volume: Volume | None) -> tuple[str, ...]:
     superblock = volume.superblock if volume else None
     return (
@@ -116,17 +137,20 @@ def _row(partition: Partition, volume: Volume | None) -> tuple[str, ...]:
     )
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """The rows in columns, the widest texts cut so that they fit; without columns that hold nothing."""
+def _aligned(rows: Sequence[tuple[str, ...]], *, right: int) -> list[str]:
+    """The rows in columns, the widest texts cut so that they fit; without columns that hold nothing.
+
+    :param right: how many columns, the first ones, are numbers and sizes, which are never cut
+    """
     kept = [index for index in range(len(rows[0])) if any(row[index] != "-" for row in rows[1:])]
     shown = [[row[index] for index in kept] for row in rows]
     widths = [max(len(row[column]) for row in shown) for column in range(len(kept))]
     room = _COLUMNS - len(_INDENT) - 2 * (len(kept) - 1)
-    while sum(widths) > room and max(widths[_RIGHT:]) > _LEAST:
-        widest = max(range(_RIGHT, len(widths)), key=lambda column: widths[column])
+    while sum(widths) > room and max(widths[right:]) > _LEAST:
+        widest = max(range(right, len(widths)), key=lambda column: widths[column])
         widths[widest] -= 1
     cut = [[_cut(cell, width) for cell, width in zip(row, widths, strict=True)] for row in shown]
-    return [_INDENT + line for line in align(cut, right=_RIGHT)]
+    return [_INDENT + line for line in align(cut, right=right)]
 
 
 def _cut(text: str, width: int) -> str:

@@ -21,6 +21,7 @@ from pytest_imagemount.factory import ImageFactory, Partition
 from pytest_imagemount.inspection import inspect
 from pytest_imagemount.inspection_os import System
 from pytest_imagemount.programs import run
+from tests.unit.lvm_disks import PV1, group_text, linear, physical_volume, volume
 
 pytestmark = pytest.mark.needs("libblkid", "mke2fs", "mkfs.vfat", "mtools")
 
@@ -155,6 +156,76 @@ def test_the_text_has_the_sizes_the_table_and_the_file_systems(
     assert max(map(len, lines[1:])) <= 80
 
 
+def lvm_disk(factory: ImageFactory, text: str) -> Path:
+    """A GPT of the two physical volumes of the group that ``text`` describes; only the first has the text."""
+    disk = factory("lvm.img", table="gpt", partitions=[Partition(size="60M"), Partition(size="60M")])
+    first, second = (one.window.offset for one in inspect(str(disk)).table.partitions)  # type: ignore[union-attr]
+    with disk.open("r+b") as file:
+        for place, volume in ((first, physical_volume(text)), (second, physical_volume("", PV1))):
+            file.seek(place)
+            file.write(volume.content)
+    return disk
+
+
+def test_the_logical_volumes_are_listed_with_what_is_in_them(
+    image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = image_factory("content.img", fstype="ext4", label="root", uuid=ROOT, size="20M").read_bytes()
+    volumes = (
+        volume("root", linear("pv1", 30), linear("pv1", 5)),
+        volume("empty", linear("pv0", 0)),
+        volume("fast", 'type = "striped"\nstripe_count = 2\nstripes = ["pv0", 20, "pv1", 20]'),
+        volume("part_of_another", linear("pv0", 30), status='"READ"'),
+    )
+    disk = lvm_disk(image_factory, group_text(*volumes))
+    second = inspect(str(disk)).table.partitions[1].window.offset  # type: ignore[union-attr]
+    with disk.open("r+b") as file:
+        for extent, piece in ((30, content[: 10 << 20]), (5, content[10 << 20 :])):
+            file.seek(second + ((1 + extent) << 20))  # the extents start behind the first MiB
+            file.write(piece)
+    found = inspect_json(disk, capsys)
+    root, empty, fast = found["volumes"]
+    assert (root["name"], root["size"], root["kind"]) == ("lv:vg/root", 20 << 20, "linear")
+    assert (root["filesystem"]["type"], root["filesystem"]["uuid"]) == ("ext4", ROOT)
+    assert empty == {"name": "lv:vg/empty", "size": 10 << 20, "kind": "linear", "filesystem": None}
+    assert fast == {"name": "lv:vg/fast", "size": 10 << 20, "kind": "striped", "filesystem": None}
+    assert found["volumes_error"] is None
+    assert main(["inspect", str(disk)]) == 0
+    assert re.search(
+        r"Logical volumes\n +size +name .*\n +20 MiB +lv:vg/root +linear +ext4 +root\n", capsys.readouterr().out
+    )
+
+
+def test_logical_volumes_that_cannot_be_told_are_an_error_in_their_place(
+    image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = inspect_json(lvm_disk(image_factory, "vg { }"), capsys)
+    assert found["volumes"] == []
+    assert "physical volume in partition 1: extent_size is missing" in found["volumes_error"]
+    assert [one["filesystem"]["type"] for one in found["table"]["partitions"]] == ["LVM2_member"] * 2
+
+
+def test_a_logical_volume_of_absurd_size_is_an_error_in_its_place(image_factory: ImageFactory) -> None:
+    huge = "start_extent = 0\nextent_count = 1099511627775\n" + linear("pv0", 0)
+    text = group_text(volume("root", huge)).replace("extent_size = 2048", "extent_size = 2147483648")
+    (found,) = inspect(str(lvm_disk(image_factory, text))).logical
+    assert found.content is not None
+    assert found.content.error == f"no device has {((1 << 40) - 1) << 40} bytes"
+
+
+def test_a_logical_volume_on_a_disk_that_is_not_there_is_an_error_in_its_place(image_factory: ImageFactory) -> None:
+    disk = lvm_disk(image_factory, group_text(volume("root", linear("pv1", 0)), volume("home", linear("pv0", 0))))
+    place = inspect(str(disk)).table.partitions[1].window.offset  # type: ignore[union-attr]
+    with disk.open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(4096))
+    root, home = inspect(str(disk)).logical
+    assert root.content is not None
+    assert root.content.error == "a part of it is on pv1, which is not in the image"
+    assert home.content is not None
+    assert home.content.error is None
+
+
 def test_swap_and_emptiness_are_told(image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]) -> None:
     swap, empty = Partition(fstype="swap", size="4M"), Partition(size="4M")
     path = image_factory("swap.raw", table="mbr", partitions=[swap, empty])
@@ -260,9 +331,8 @@ def test_a_partition_beyond_the_end_of_the_disk_is_no_crash(image_factory: Image
 def test_the_json_has_these_keys_and_no_others(image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]) -> None:
     """docs/inspect.md describes them; one that goes or changes raises ``schema``."""
     found = inspect_json(two_partitions(image_factory, "raw"), capsys)
-    assert sorted(found) == sorted(
-        ["schema", "image", "format", "virtual_size", "file_size", "allocated", "filesystem", "table", "auto", "os"]
-    )
+    names = ["schema", "image", "format", "virtual_size", "file_size", "allocated", "filesystem", "table", "auto", "os"]
+    assert sorted(found) == sorted([*names, "volumes", "volumes_error"])
     assert found["schema"] == 1
     assert sorted(found["table"]) == ["kind", "partitions", "sector_size", "uuid", "warnings"]
     assert sorted(found["table"]["partitions"][0]) == sorted(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ...errors import RequestInvalid, VolumeInvalid, VolumeNotFound
 from ..text import human_size, printable
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
 
+    from ..superblock import Superblock
     from .ground import Block, Ground
     from .lvm_metadata import LogicalVolume, VolumeGroup
 
@@ -46,20 +47,35 @@ class VolumeName:
         return f"{self.group}/{self.volume}"
 
 
-@dataclass(frozen=True, slots=True)
-class FoundGroup:
+class Readable(Protocol):
+    """A run of bytes that may be a physical volume; ``place`` is what it is, for messages."""
+
+    @property
+    def place(self) -> str: ...
+
+    def pread(self, size: int, offset: int) -> bytes: ...
+
+    def superblock(self) -> Superblock | None: ...
+
+
+Physical = TypeVar("Physical", bound=Readable)
+
+
+@dataclass(frozen=True)
+class FoundGroup(Generic[Physical]):
     """A volume group, and those of its physical volumes that are there, by their UUID."""
 
     group: VolumeGroup
-    blocks: dict[str, Block]
+    blocks: dict[str, Physical]
 
 
-def find_groups(ground: Ground, blocks: Iterable[Block]) -> list[FoundGroup]:
+def find_groups(image: str, blocks: Iterable[Physical]) -> list[FoundGroup[Physical]]:
     """The groups that those of ``blocks`` are of that are physical volumes.
 
+    :param image: the image's name, for messages
     :raises VolumeInvalid: a label or the metadata are damaged, or a physical volume is there twice
     """
-    labelled: dict[str, Block] = {}
+    labelled: dict[str, Physical] = {}
     newest: dict[str, VolumeGroup] = {}
     for block in blocks:
         found = block.superblock()
@@ -67,14 +83,14 @@ def find_groups(ground: Ground, blocks: Iterable[Block]) -> list[FoundGroup]:
             continue
         label = read_label(block)
         if label is None:
-            raise _damaged(ground, block, "its label is damaged")
+            raise _damaged(image, block, "its label is damaged")
         if other := labelled.get(label.uuid):
-            raise _damaged(ground, block, f"it is the same physical volume as {other.place}")
+            raise _damaged(image, block, f"it is the same physical volume as {other.place}")
         labelled[label.uuid] = block
         try:
             group = read_group(block, label)
         except ValueError as error:
-            raise _damaged(ground, block, str(error)) from None
+            raise _damaged(image, block, str(error)) from None
         if group is not None and (group.uuid not in newest or newest[group.uuid].serial < group.serial):
             newest[group.uuid] = group
     return [
@@ -85,7 +101,9 @@ def find_groups(ground: Ground, blocks: Iterable[Block]) -> list[FoundGroup]:
     ]
 
 
-def open_volume(ground: Ground, groups: list[FoundGroup], wanted: VolumeName | None) -> tuple[dm.MappedDevice, Block]:
+def open_volume(
+    ground: Ground, groups: list[FoundGroup[Block]], wanted: VolumeName | None
+) -> tuple[dm.MappedDevice, Block]:
     """The device of the wanted volume, and the physical volume that is named in messages for it.
 
     :param wanted: None is the only one that there is
@@ -102,17 +120,17 @@ def open_volume(ground: Ground, groups: list[FoundGroup], wanted: VolumeName | N
     return device, next(iter(found.blocks.values()))
 
 
-def has_group(groups: list[FoundGroup], wanted: VolumeName) -> bool:
+def has_group(groups: list[FoundGroup[Block]], wanted: VolumeName) -> bool:
     """Whether the wanted volume's group is among ``groups``."""
     return any(found.group.name == wanted.group for found in groups)
 
 
-def _matches(wanted: VolumeName, found: FoundGroup, volume: LogicalVolume) -> bool:
+def _matches(wanted: VolumeName, found: FoundGroup[Block], volume: LogicalVolume) -> bool:
     return (found.group.name, volume.name) == (wanted.group, wanted.volume)
 
 
 def _not_found(
-    ground: Ground, wanted: VolumeName | None, every: list[tuple[FoundGroup, LogicalVolume]], matches: int
+    ground: Ground, wanted: VolumeName | None, every: list[tuple[FoundGroup[Block], LogicalVolume]], matches: int
 ) -> VolumeNotFound:
     lines = []
     for found, volume in every:
@@ -129,6 +147,6 @@ def _not_found(
     return VolumeNotFound(image=ground.image, wanted=str(wanted or ""), reason=reason, hint=hint, volumes=lines)
 
 
-def _damaged(ground: Ground, block: Block, reason: str) -> VolumeInvalid:
+def _damaged(image: str, block: Readable, reason: str) -> VolumeInvalid:
     hint = "see `pvck --dump headers`"
-    return VolumeInvalid(image=ground.image, reason=f"physical volume in {block.place}: {reason}", hint=hint)
+    return VolumeInvalid(image=image, reason=f"physical volume in {block.place}: {reason}", hint=hint)

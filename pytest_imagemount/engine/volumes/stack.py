@@ -103,9 +103,9 @@ class _Stack:
         """The device of the volume that the partition is said to be, wherever its group is."""
         assert self._volume is not None
         direct: list[Block] = [block for block in self._ground.candidates() if _kind(block) == LVM]
-        groups = lvm.find_groups(self._ground, direct)
+        groups = lvm.find_groups(self._ground.image, direct)
         if not lvm.has_group(groups, self._volume):
-            groups = lvm.find_groups(self._ground, [*direct, *self._inside_others()])
+            groups = lvm.find_groups(self._ground.image, [*direct, *self._inside_others()])
         return self._open_lvm(groups)
 
     def _inside_others(self) -> list[Block]:
@@ -149,13 +149,13 @@ class _Stack:
         reason, hint = f"more than {_MOST_LAYERS} volumes lie in each other", "this is not an image of any use"
         raise VolumeInvalid(image=ground.image, reason=reason, hint=hint)
 
-    def _groups_with(self, block: Block) -> list[lvm.FoundGroup]:
+    def _groups_with(self, block: Block) -> list[lvm.FoundGroup[Block]]:
         """The group that ``block`` is of, with all of it that is in the images."""
         blocks = [block, *(one for one in self._ground.candidates() if one != block)]
-        groups = lvm.find_groups(self._ground, blocks)
+        groups = lvm.find_groups(self._ground.image, blocks)
         return [found for found in groups if block in found.blocks.values()]
 
-    def _open_lvm(self, groups: list[lvm.FoundGroup]) -> Block:
+    def _open_lvm(self, groups: list[lvm.FoundGroup[Block]]) -> Block:
         device, below = lvm.open_volume(self._ground, groups, self._volume)
         return self._made(below, LVM, device, device.size)
 
