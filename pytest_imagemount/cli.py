@@ -37,7 +37,8 @@ Show what is in a disk image: its format, found from the content and never from 
 virtual size, its partition table, and the type, label and UUID of each file system. Needs no
 privilege, mounts nothing and changes nothing; --os mounts the root, read-only, to tell the system in
 it. An image that refers to another file (a backing file, an external data file) is refused, naming
-that file. Exit status: 0; 1 when --os found no system; 2 when the image is refused.
+that file, unless --backing names the folder that it is in. Exit status: 0; 1 when --os found no
+system; 2 when the image is refused.
 """,
     "check": """\
 Check a disk image against check files (*.imagecheck.yaml): files, packages, users, services, fstab,

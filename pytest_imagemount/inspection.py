@@ -25,13 +25,14 @@ from .unpacking import Unpacker
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from .engine.image import Image
+    from .engine.image import Image, Layer
     from .engine.reader import Reader
     from .engine.superblock import Superblock
     from .engine.tables.read import PartitionTable
+    from .image_files import BackingChoice
     from .inspection_os import System
 
 __all__ = ["Choice", "Inspection", "Volume", "add_arguments", "inspect", "render", "run", "to_json"]
@@ -58,8 +59,8 @@ class Inspection:
 
     ``whole`` is what the disk as a whole holds, ``volumes`` what each partition that can hold something does, by its
     number. ``logical`` are the logical volumes of LVM; ``logical_error`` says why they cannot be told. ``os`` is the
-    installed system, None where it was not asked for. That there is an inspection means that the image refers to no
-    other file: one that does is refused.
+    installed system, None where it was not asked for. ``layers`` are the files that the image refers to; without
+    folders that they may be in, one that does is refused.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Inspection:
     logical: tuple[LogicalVolume, ...] = ()
     logical_error: str | None = None
     os: System | None = None
+    layers: tuple[Layer, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--architecture", help="whose root partition 'auto' takes: x86-64, arm64, ... (default: this machine's)"
     )
+    parser.add_argument(
+        "--backing",
+        metavar="FOLDER",
+        action="append",
+        help="a folder that files may be in to which the image refers; give it again for more (default: none, an image "
+        "that refers to another file is refused)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object; sizes and offsets are in bytes")
 
 
@@ -101,11 +110,13 @@ def run(args: argparse.Namespace) -> int:
 
     :raises ImageMountError: the image cannot be read, or is refused
     """
-    found = inspect(args.image, format=args.format, architecture=args.architecture, tell=_tell)
+    backing = args.backing or "refuse"
+    found = inspect(args.image, format=args.format, architecture=args.architecture, backing=backing, tell=_tell)
     if args.os or args.partition is not None:
         from .inspection_os import read_system
 
-        system = read_system(found, args.partition or AUTO, format=args.format, architecture=args.architecture)
+        where = args.partition or AUTO
+        system = read_system(found, where, format=args.format, architecture=args.architecture, backing=backing)
         found = replace(found, os=system)
     print(json.dumps(to_json(found), indent=2) if args.json else render(found, Style.of(sys.stdout)))
     return 1 if found.os and found.os.error else 0
@@ -116,23 +127,28 @@ def inspect(
     *,
     format: str | None = None,
     architecture: str | None = None,
+    backing: BackingChoice = "refuse",
     tell: Callable[[str], None] | None = None,
 ) -> Inspection:
     """What is in ``image``, a path.
 
     :param architecture: whose root partition ``"auto"`` takes; None is this machine's
+    :param backing: folders that files may be in to which the image refers
     :param tell: shows the user a line, while a compressed image is unpacked
     :raises ImageNotFound: there is no such file
     :raises ImageUnreadable: the user may not read it
     :raises ImageInvalid: it is no image, or is damaged, or of another format than ``format``
-    :raises ImageUnsafe: it refers to another file
+    :raises ImageUnsafe: it refers to another file, which is not in those folders
     :raises RequestInvalid: there is no such architecture
     :raises ImageMountError: it cannot be read for another reason, all of which the message says
     """
     settings = Settings.from_environment()
     unpacker = Unpacker(settings.cache, settings.unpack_limit, tell or (lambda _: None))
-    with Files(image, (), "ro", unpacker=unpacker).opened() as opened:
-        identified = identify(opened.descriptors[0], image, format)
+    files = Files(image, (), "ro", format=format, backing=backing, unpacker=unpacker)
+    with files.opened() as opened:
+        first, *others = zip(opened.roles, opened.descriptors, strict=True)
+        referred = [(role.removeprefix("file:"), descriptor) for role, descriptor in others]
+        identified = identify(first[1], image, format, files=referred)
         file = opened.source.stat()
         with _disk(identified) as reader:
             table = read_table(reader, image)
@@ -155,6 +171,7 @@ def inspect(
                 auto=_choose(table, by_window, image, architecture),
                 logical=logical,
                 logical_error=logical_error,
+                layers=identified.layers,
             )
 
 
@@ -162,7 +179,8 @@ def to_json(found: Inspection) -> dict[str, Any]:
     """The inspection as JSON values; docs/inspect.md describes each key.
 
     ``schema``, ``image`` (absolute path), ``format``, ``virtual_size``, ``file_size``, ``allocated`` (null for a block
-    device), ``filesystem`` (of the disk as a whole), ``table`` (null, or ``kind``, ``sector_size``, ``uuid``,
+    device), ``refers_to`` (files that the image refers to: ``role``, ``name``, ``path``, ``format`` and their own
+    ``refers_to``), ``filesystem`` (of the disk as a whole), ``table`` (null, or ``kind``, ``sector_size``, ``uuid``,
     ``warnings``, ``partitions``), ``volumes`` (those of LVM: ``name``, ``size``, ``kind``, ``filesystem``),
     ``volumes_error``, ``auto`` (``partition`` and ``error``), ``os`` (null where it was not asked for, or
     ``partition``, ``id``, ``version_id``, ``name``, ``pretty_name``, ``architecture``, ``error``). Each partition has
@@ -181,6 +199,7 @@ def to_json(found: Inspection) -> dict[str, Any]:
         "virtual_size": found.virtual_size,
         "file_size": found.file_size,
         "allocated": found.allocated,
+        "refers_to": _layers_json(found.layers),
         "filesystem": _volume_json(found.whole),
         "table": table,
         "volumes": [
@@ -217,14 +236,19 @@ def _disk(image: Image) -> Iterator[Reader]:
         yield FileReader(image.fd, image.virtual_size)
         return
     from .engine.nbd.client import NbdReader, open_export
+    from .engine.qemu.layers import open_image
+    from .engine.undo import UndoStack
     from .engine.workspace import Workspace
 
-    with Workspace() as workspace:
-        daemon = workspace.daemon
-        node = daemon.add_image(image.fd, image.format, image=image.name, readonly=True)
-        export = daemon.export_nbd(node, writable=False)
-        with NbdReader(*open_export(daemon.nbd_socket, export)) as reader:
-            yield reader
+    undo = UndoStack()
+    try:
+        with Workspace() as workspace:
+            daemon = workspace.daemon
+            export = daemon.export_nbd(open_image(daemon, image, undo, readonly=True), writable=False)
+            with NbdReader(*open_export(daemon.nbd_socket, export)) as reader:
+                yield reader
+    finally:
+        undo.run()  # the nodes are gone with the daemon: this lets go of the files
 
 
 def _logical(
@@ -236,6 +260,19 @@ def _logical(
         return tuple(logical_volumes(image, physical)), None
     except ImageMountError as error:
         return (), str(error)
+
+
+def _layers_json(layers: Iterable[Layer]) -> list[dict[str, Any]]:
+    return [
+        {
+            "role": layer.reference.role,
+            "name": layer.reference.name,
+            "path": layer.image.name,
+            "format": layer.image.format,
+            "refers_to": _layers_json(layer.image.layers),
+        }
+        for layer in layers
+    ]
 
 
 def _volume_json(volume: Volume | None) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from .errors import ImageMountError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .image_files import BackingChoice
     from .inspection import Inspection
 
 
@@ -45,14 +46,19 @@ class System:
 
 
 def read_system(
-    found: Inspection, partition: int | str, *, format: str | None = None, architecture: str | None = None
+    found: Inspection,
+    partition: int | str,
+    *,
+    format: str | None = None,
+    architecture: str | None = None,
+    backing: BackingChoice = "refuse",
 ) -> System:
     """The system whose root is in ``partition`` of the image."""
     from .contents.operating_system import read_os
     from .library import mount_image
 
     try:
-        with mount_image(found.path, partition, format=format, architecture=architecture) as image:
+        with mount_image(found.path, partition, format=format, architecture=architecture, backing=backing) as image:
             facts = read_os(image / "/")
             return System(
                 partition=image.partition,

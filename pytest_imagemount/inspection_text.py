@@ -13,6 +13,7 @@ from .terminal import exact_size
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from .engine.image import Layer
     from .engine.superblock import Superblock
     from .engine.tables.read import Partition, PartitionTable
     from .inspection import Inspection
@@ -49,7 +50,7 @@ def render(found: Inspection, style: Style) -> str:
         f"  format        {found.format}",
         f"  virtual size  {exact_size(found.virtual_size)}",
         f"  file size     {exact_size(found.file_size)}{allocated}",
-        "  safety        refers to no other file",
+        *(_references(found.layers) if found.layers else ["  safety        refers to no other file"]),
         "",
     ]
     if found.table:
@@ -60,6 +61,12 @@ def render(found: Inspection, style: Style) -> str:
     if found.os:
         lines += ["", style.bold("Operating system"), *found.os.lines()]
     return "\n".join(lines)
+
+
+def _references(layers: Sequence[Layer]) -> Iterator[str]:
+    for layer in layers:
+        yield f"  refers to     {layer.reference.role} {printable(layer.image.name)} ({layer.image.format})"
+        yield from _references(layer.image.layers)
 
 
 def describe(volume: Volume) -> str:

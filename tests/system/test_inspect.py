@@ -274,6 +274,30 @@ def test_an_image_with_a_backing_file_is_refused_and_the_file_named(
     assert str(base) in captured.err
 
 
+@pytest.mark.needs("qemu", "qemu-img")
+def test_an_image_with_backing_files_in_a_given_folder_is_looked_into(
+    image_factory: ImageFactory, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    base = two_partitions(image_factory, "raw")
+    middle, top = tmp_path / "middle.qcow2", tmp_path / "top.qcow2"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base.name, str(middle)])
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", middle.name, str(top)])
+    arguments = ["inspect", str(top), "--backing", str(tmp_path)]
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    check_two_partitions(found)
+    (first,) = found["refers_to"]
+    (second,) = first.pop("refers_to")
+    assert first == {"role": "backing file", "name": middle.name, "path": str(middle), "format": "qcow2"}
+    assert second == {"role": "backing file", "name": base.name, "path": str(base), "format": "raw", "refers_to": []}
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("refers to")[1].strip() for line in lines if "refers to" in line] == [
+        f"backing file {middle} (qcow2)",
+        f"backing file {base} (raw)",
+    ]
+
+
 BAD = {
     "absent": "not found; looked at:",
     "folder": "not an image",
@@ -332,7 +356,7 @@ def test_the_json_has_these_keys_and_no_others(image_factory: ImageFactory, caps
     """docs/inspect.md describes them; one that goes or changes raises ``schema``."""
     found = inspect_json(two_partitions(image_factory, "raw"), capsys)
     names = ["schema", "image", "format", "virtual_size", "file_size", "allocated", "filesystem", "table", "auto", "os"]
-    assert sorted(found) == sorted([*names, "volumes", "volumes_error"])
+    assert sorted(found) == sorted([*names, "volumes", "volumes_error", "refers_to"])
     assert found["schema"] == 1
     assert sorted(found["table"]) == ["kind", "partitions", "sector_size", "uuid", "warnings"]
     assert sorted(found["table"]["partitions"][0]) == sorted(

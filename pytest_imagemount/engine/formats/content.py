@@ -94,7 +94,7 @@ class Content:
         """
         if self.references is None:
             names = ", ".join(decode_name(os.fsencode(reference.name)) for reference in references[:8])
-            hint = "or say which folder its files may be in: backing=[FOLDER]"
+            hint = "or say which folder its files may be in: backing=[FOLDER], or `imagemount inspect --backing FOLDER`"
             raise self.unsafe(references[0].role, names, hint)
         self.references.extend(references)
 
