@@ -61,7 +61,9 @@ class Files:
         listed: Sequence[Path] = (),
         unpacker: Unpacker | None = None,
     ) -> None:
-        first, *self._members = [image] if isinstance(image, str | os.PathLike) else list(image)
+        if not image:
+            raise RequestInvalid(argument="image", value=repr(image), reason="give the path of an image file")
+        first, *self._members = [image] if isinstance(image, str | os.PathLike) else image
         self.name = os.fspath(first)
         self._folders = folders
         self._mode = mode

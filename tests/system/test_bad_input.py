@@ -47,6 +47,12 @@ def test_a_missing_file_lists_where_it_was_looked_for(
     assert str(request.path.parent / "absent.raw") in text
 
 
+@pytest.mark.parametrize("nothing", ["", [], ()])
+def test_no_image_at_all(mounted_image: MountFactory, nothing: Any) -> None:
+    with pytest.raises(errors.RequestInvalid, match=r"^image=.*: give the path of an image file$"):
+        mounted_image(nothing).__enter__()
+
+
 def test_a_directory(mounted_image: MountFactory, tmp_path: Path) -> None:
     assert "directory" in refused(mounted_image, tmp_path)
 

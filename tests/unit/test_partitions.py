@@ -120,7 +120,19 @@ def test_an_identity_that_is_not_there_shows_the_table(wanted: str) -> None:
     with pytest.raises(PartitionNotFound, match="no partition matches") as caught:
         choose(THREE, wanted, {1: VFAT, 2: EXT4})
     assert "\x1b" not in str(caught.value)
-    assert caught.value.table == THREE.render()
+    assert caught.value.table is not None
+    assert caught.value.table.startswith(THREE.render())
+    assert ("LABEL=" in caught.value.table) == wanted.startswith(("LABEL", "UUID"))
+
+
+def test_a_label_that_is_not_there_shows_those_that_are() -> None:
+    with pytest.raises(PartitionNotFound) as caught:
+        choose(THREE, "LABEL=DATA", {1: VFAT, 2: EXT4})
+    assert caught.value.table is not None
+    assert caught.value.table.splitlines()[-2:] == [
+        "  1: vfat, LABEL=EFI, UUID=1A2B-3C4D",
+        "  2: ext4, LABEL=data, UUID=2567a004-aacf-467e-a0ce-58dfa02a0aae",
+    ]
 
 
 def test_an_identity_that_two_have_lists_the_two() -> None:

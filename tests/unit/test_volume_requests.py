@@ -124,6 +124,11 @@ def test_what_is_no_volume_name_is_refused(text: str) -> None:
         VolumeName.parse(text, "volume")
 
 
+def test_a_partition_that_names_no_volume_is_shown_as_it_was_given() -> None:
+    with pytest.raises(RequestInvalid, match=r"partition='lv:root': .* as in 'lv:debian/root'"):
+        VolumeName.parse("lv:root", "partition", prefix="lv:")
+
+
 def test_a_partition_may_name_a_volume() -> None:
     assert Wanted(partition="lv:vg/root").names_volume
     assert not Wanted(partition="LABEL=lv:").names_volume

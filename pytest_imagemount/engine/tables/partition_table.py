@@ -130,7 +130,7 @@ class PartitionTable:
         shown = self.partitions if partitions is None else partitions
         lines = [self.title]
         if shown:
-            rows = [("#", "start", "size", "type", "label", "uuid"), *(_row(one) for one in shown)]
+            rows = [("#", "start", "size", "type", "partlabel", "partuuid"), *(_row(one) for one in shown)]
             lines += ["  " + row for row in align(rows, right=3)]
         else:
             lines.append("  no partitions")

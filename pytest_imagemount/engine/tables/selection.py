@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 AUTO = "auto"
 FORMS = (
     "None (the image itself), a number from 1, 'auto' (or -1), or one of LABEL=, UUID=, PARTLABEL=, PARTUUID=, TYPE= "
-    "with a value"
+    "with a value, or lv:GROUP/VOLUME"
 )
 _IDENTITY = re.compile(r"(LABEL|UUID|PARTLABEL|PARTUUID|TYPE)=(.+)", re.DOTALL)
 _TYPE_CODE = re.compile(r"(?:0x)?[0-9a-f]{1,2}")
 _NATIVE_TYPE = re.compile(r"(root|usr)((?:-verity)?(?:-sig)?)")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
+_OF_CONTENT = ("LABEL", "UUID")
 _OPTICAL = ("iso9660", "udf")
 _VOLUME_DESCRIPTORS_AT = 32 << 10
 
@@ -115,10 +116,25 @@ def _match(table: PartitionTable, request: tuple[str, str], image: str, probe: P
     if len(matches) == 1:
         return matches[0]
     wanted = printable(f"{key}={value}")
+    held = _held(table, probe) if key in _OF_CONTENT else {}
     if matches:
         reason = f"{len(matches)} partitions match; say partition=N"
-        raise PartitionAmbiguous(image=image, wanted=wanted, reason=reason, table=table.render(matches))
-    raise PartitionNotFound(image=image, wanted=wanted, reason="no partition matches", table=table.render())
+        held = {one.number: held[one.number] for one in matches if one.number in held}
+        raise PartitionAmbiguous(image=image, wanted=wanted, reason=reason, table=table.render(matches, held))
+    reason = "no partition matches"
+    raise PartitionNotFound(image=image, wanted=wanted, reason=reason, table=table.render(notes=held))
+
+
+def _held(table: PartitionTable, probe: Probe) -> dict[int, str]:
+    """Number to what the partition holds, and by which names: the table has those of the partition itself only."""
+    found = {one.number: probe(one.window) for one in table.partitions if not one.container}
+    return {
+        number: ", ".join(
+            [one.type, *(f"{key}={name}" for key, name in (("LABEL", one.label), ("UUID", one.uuid)) if name)]
+        )
+        for number, one in found.items()
+        if one is not None
+    }
 
 
 def _has(partition: Partition, key: str, value: str, probe: Probe) -> bool:

@@ -32,14 +32,14 @@ class VolumeName:
     volume: str
 
     @classmethod
-    def parse(cls, text: str, argument: str) -> Self:
-        """The name in ``text``, which the caller gave as ``argument``.
+    def parse(cls, text: str, argument: str, *, prefix: str = "") -> Self:
+        """The name behind ``prefix`` in ``text``, which the caller gave as ``argument``.
 
         :raises RequestInvalid: it is none
         """
-        found = _FORM.fullmatch(text)
+        found = _FORM.fullmatch(text.removeprefix(prefix))
         if found is None:
-            reason = "must be the names of a volume group and a logical volume, as in 'debian/root'"
+            reason = f"must be the names of a volume group and a logical volume, as in '{prefix}debian/root'"
             raise RequestInvalid(argument=argument, value=repr(text), reason=reason)
         return cls(found[1], found[2])
 

@@ -193,5 +193,5 @@ def _volume_name(wanted: Wanted) -> lvm.VolumeName | None:
         if wanted.volume is not None:
             reason = "the partition names a volume already"
             raise RequestInvalid(argument="volume", value=repr(wanted.volume), reason=reason)
-        return lvm.VolumeName.parse(str(wanted.partition).removeprefix(LOGICAL_VOLUME), "partition")
+        return lvm.VolumeName.parse(str(wanted.partition), "partition", prefix=LOGICAL_VOLUME)
     return None if wanted.volume is None else lvm.VolumeName.parse(wanted.volume, "volume")
