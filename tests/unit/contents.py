@@ -55,6 +55,7 @@ class Qcow2:
     snapshots: int = 0
     snapshots_offset: int = 0
     incompatible: int = 0
+    autoclear: int = 0
     refcount_order: int = 4
     header_length: int = 104
     extensions: list[tuple[int, bytes]] = field(default_factory=list)
@@ -81,7 +82,9 @@ class Qcow2:
             self.snapshots_offset,
         )
         if self.version >= 3:
-            header += struct.pack(">QQQII", self.incompatible, 0, 0, self.refcount_order, self.header_length)
+            header += struct.pack(
+                ">QQQII", self.incompatible, 0, self.autoclear, self.refcount_order, self.header_length
+            )
         for kind, data in self.extensions:
             header += struct.pack(">II", kind, len(data)) + data.ljust((len(data) + 7) & ~7, b"\0")
         image = bytearray(max(self.length, 0x60000))
@@ -144,13 +147,17 @@ def dynamic_vhd(kind: int = 3, parent: str = "", *, cookie: bytes = b"cxsparse",
     return footer + header + bytes(512) + footer
 
 
-def vhdx(items: dict[str, bytes], *, tables: tuple[int, ...] = (192 << 10,), block_table: int = 0) -> bytes:
+def vhdx(
+    items: dict[str, bytes], *, tables: tuple[int, ...] = (192 << 10,), block_table: int = 0, log: int = 0
+) -> bytes:
     image = bytearray(2 * MIB)
     image[:8] = b"vhdxfile"
     regions = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le + struct.pack("<QII", MIB, MIB, 1)
     if block_table:
         regions += uuid.UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le
         regions += struct.pack("<QII", 2 * MIB, block_table, 1)
+    if log:
+        image[(128 << 10) + 48 : (128 << 10) + 80] = b"i" * 16 + struct.pack("<HHIQ", 0, 1, log, 2 * MIB)
     for table in tables:
         head = b"regi" + bytes(4) + struct.pack("<II", len(regions) // 32, 0) + regions
         image[table : table + len(head)] = head

@@ -180,8 +180,9 @@ def test_a_header_that_is_wrong_says_in_what(content: bytes, reason: str) -> Non
         (dynamic_vhd(entries=1 << 29), "VHD block table"),
         (vhdx(VHDX_ITEMS, block_table=3 << 30), "VHDX block table"),
         (vhdx(VHDX_ITEMS, tables=(256 << 10,), block_table=3 << 30), "VHDX block table"),
+        (vhdx(VHDX_ITEMS, log=3 << 30), "VHDX log"),
     ],
-    ids=["qcow", "qed", "vdi", "parallels", "bochs", "cloop", "vpc", "vhdx", "vhdx with the second table alone"],
+    ids=["qcow", "qed", "vdi", "parallels", "bochs", "cloop", "vpc", "vhdx", "vhdx of the second table", "vhdx log"],
 )
 def test_a_file_of_holes_cannot_make_qemu_read_gigabytes_of_table(content: bytes, table: str) -> None:
     reason = refusal(content, length=1 << 40)

@@ -18,6 +18,8 @@ _QED = struct.Struct("<4sIIIQQQQQII")
 _QED_BACKING_FILE = 1
 _QED_BACKING_IS_RAW = 1 << 2
 _QED_KNOWN_FEATURES = 0b111
+_MOST_QED_TABLE = 4 << 20
+"""Bytes of one table, of which qemu keeps fifty in memory. It makes them of 256 KiB."""
 _MAX_BACKING_NAME = 1023
 
 
@@ -61,7 +63,10 @@ def qed_virtual_size(content: Content) -> int:
         raise content.invalid(f"it needs QED features that are not known, bits {bits}", hint)
     if not _is_power_of_two(cluster, 1 << 12, 1 << 26) or not _is_power_of_two(table_clusters, 1, 16):
         raise content.corrupt(f"its QED header gives {cluster} bytes a cluster, {table_clusters} clusters a table")
-    content.require_table(cluster * table_clusters, l1_offset, "L1 table")
+    content.require_inside(cluster * table_clusters, l1_offset, "L1 table")
+    if cluster * table_clusters > _MOST_QED_TABLE:
+        hint = "convert it with `qemu-img convert -O qcow2`, if you trust it"
+        raise content.invalid(f"its L1 table has {cluster * table_clusters} bytes; {_MOST_QED_TABLE} is the most", hint)
     return int(size)
 
 

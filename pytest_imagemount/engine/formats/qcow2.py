@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..text import printable
+from . import qcow2_bitmaps
 from .content import decode_name, file_name
 from .qcow2_clusters import Tables, end_is_missing
 from .references import BACKING, DATA, Reference
@@ -53,6 +54,7 @@ class _Header:
     snapshots: int
     snapshots_offset: int
     incompatible: int = 0
+    autoclear: int = 0
     refcount_order: int = 4
     length: int = _HEADER.size
 
@@ -74,6 +76,8 @@ def virtual_size(content: Content) -> int:
     _refer(content, header, extensions)
     _refuse_features(content, header, extensions)
     _check_tables(content, header)
+    if header.autoclear & qcow2_bitmaps.IN_USE and qcow2_bitmaps.EXTENSION in extensions:
+        qcow2_bitmaps.check_bitmaps(content, extensions[qcow2_bitmaps.EXTENSION], header.size)
     return header.size
 
 
@@ -89,12 +93,14 @@ def _read_header(content: Content) -> _Header:
         )
     if version == 2:
         return header
-    incompatible, _, _, order, length = _HEADER_3.unpack(content.read(_HEADER_3.size, _HEADER.size, "qcow2 header"))
+    incompatible, _, autoclear, order, length = _HEADER_3.unpack(
+        content.read(_HEADER_3.size, _HEADER.size, "qcow2 header")
+    )
     if order > 6:
         raise content.corrupt(f"its qcow2 header gives refcounts of 2^{order} bits; 64 bits is the most")
     if not _HEADER.size + _HEADER_3.size <= length <= header.cluster_size or length % 8:
         raise content.corrupt(f"its qcow2 header gives its own length as {length} bytes")
-    return replace(header, incompatible=incompatible, refcount_order=order, length=length)
+    return replace(header, incompatible=incompatible, autoclear=autoclear, refcount_order=order, length=length)
 
 
 def _extensions(content: Content, header: _Header) -> Iterator[tuple[int, bytes]]:

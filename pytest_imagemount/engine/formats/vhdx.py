@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .content import Content
 
 _MAGIC = b"vhdxfile"
+_HEADERS = (64 << 10, 128 << 10)
+_LOG = struct.Struct("<48x16s4xIQ")  # of a header: the log's id, which is zero where it is empty; its length and place
 _REGION_TABLES = (192 << 10, 256 << 10)
 _REGION_TABLE_SIZE = 64 << 10
 _METADATA_TABLE_SIZE = 64 << 10
@@ -30,6 +32,10 @@ def claims(content: Content) -> bool:
 
 def virtual_size(content: Content) -> int:
     """The virtual size in bytes of a VHDX that has no parent."""
+    for header in _HEADERS:
+        log, length, place = _LOG.unpack(content.peek(_LOG.size, header).ljust(_LOG.size, b"\0"))
+        if any(log):
+            content.require_table(length, place, "VHDX log")
     # Both tables are followed: whichever the reader of the disk takes, it must not lead to another file.
     regions = [region for offset in _REGION_TABLES for region in _regions(content, offset)]
     for kind, offset, length in regions:
