@@ -390,6 +390,16 @@ def test_many_files_are_counted_and_not_listed(image: FolderImage, tree: Path, t
     assert "and 20 more files" in told
 
 
+def test_scripts_of_another_init_have_the_names_of_their_files(tmp_path: Path) -> None:
+    tree = tmp_path / "openrc"
+    write_tree(tree, {"etc/init.d/sshd": "#!/sbin/openrc-run\n", "etc/runlevels/default/sshd": "-> /etc/init.d/sshd"})
+    (tree / "etc/init.d/sshd").chmod(0o755)
+    image = FolderImage(tree)
+    assert failures("services: {sshd: {state: enabled, wanted-by: default}, crond: absent}", image, tmp_path) == ""
+    assert "found    enabled, /etc/init.d/sshd\n" in failures("services: {sshd: disabled}", image, tmp_path)
+    assert "found    absent; similar: sshd\n" in failures("services: {ssh: enabled}", image, tmp_path)
+
+
 # Rules
 
 
