@@ -56,12 +56,12 @@ def run(args: argparse.Namespace) -> int:
 
     :raises ImageMountError: the image or a check file is not there, or ``--init`` cannot read the image
     """
-    image, files = find_image(args.image, ()), [*args.files, *args.more]
+    files = [*args.files, *args.more]
     if args.init:
         from .first_file import write_first_file
 
-        return write_first_file(image, files, partition=args.partition, format=args.format)
-    return _check(image, _check_files(files), args)
+        return write_first_file(args.image, files, partition=args.partition, format=args.format)
+    return _check(find_image(args.image, ()), _check_files(files), args)
 
 
 def _check_files(given: Sequence[str]) -> list[Path]:

@@ -8,12 +8,15 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from ..engine.text import human_size
+from ..errors import ImageMountError
+from ..image_option import AUTO
 from .accounts import group_name
 from .disk import partitions_of
 from .document import scalar
 from .fstab import subject_of
 from .plan import Check
 from .rules import check_rules
+from .text import cause_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -66,6 +69,12 @@ def _flow_value(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(quoted(item) for item in value)}]"
     return quoted(value)
+
+
+def _image(shared: SharedImage) -> list[str]:
+    """The partition, where one was asked for: the checks are for it alone."""
+    partition = shared.choice.partition
+    return [] if partition == AUTO else ["image:", f"  partition: {quoted(partition)}"]
 
 
 def _os(shared: SharedImage) -> list[str]:
@@ -186,8 +195,8 @@ def _rules(shared: SharedImage) -> list[str]:
     for rule, takes_exceptions in _RULES.items():
         try:
             problems = list(check_rules(Check("rules", rule, {}, "", "", 0), shared))
-        except OSError as error:
-            lines.append(f"  # {rule}: true   # cannot be told: {error.strerror}")
+        except (ImageMountError, OSError) as error:
+            lines.append(f"  # {rule}: true   # {cause_line(error)}")
             continue
         lines += _rule(rule, problems, takes_exceptions=takes_exceptions)
     # Where no rule holds there are comments alone, and a section must not be empty.
@@ -205,6 +214,7 @@ def _rule(rule: str, problems: list[Problem], *, takes_exceptions: bool) -> list
 
 
 SECTIONS: dict[str, Section] = {
+    "image": _image,
     "os": _os,
     "files": _files,
     "packages": _packages,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
+from ..contents.operating_system import read_machine_id
 from ..path_pattern import any_matcher
 from .problem import Problem
 from .secrets import find_secrets
@@ -76,8 +77,7 @@ def _no_host_keys(image: MountedImage) -> Iterator[Breach]:
 
 
 def _machine_id_empty(image: MountedImage) -> Iterator[Breach]:
-    state = image.os.machine_id
-    if state == "set":
+    if read_machine_id(image / "/") == "set":
         yield "/etc/machine-id", "empty, uninitialized or absent", "set: machines made from the image would share it"
 
 

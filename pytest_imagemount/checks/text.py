@@ -39,9 +39,7 @@ def failure_text(check: Check, shared: SharedImage | None, choice: ImageChoice |
     if isinstance(error, CheckFailed):
         lines.append(render_problems(error.problems))
     else:
-        said = f"cannot be read: {_os_text(error)}"
-        if isinstance(error, ImageMountError):
-            said = shared.tell(error) if shared else str(error)
+        said = shared.tell(error) if shared and isinstance(error, ImageMountError) else cause_text(error)
         lines += [f"  {line}" for line in said.splitlines()]
     if check.why:
         lines.append(f"  why: {printable(check.why)}")
@@ -61,7 +59,15 @@ def place_text(shared: SharedImage | None, choice: ImageChoice | None) -> str:
     return f"{name}{partition} ({image.fstype}, {image.mode})"
 
 
-def _os_text(error: BaseException) -> str:
+def cause_text(error: BaseException) -> str:
+    """What kept a check from its answer."""
+    if isinstance(error, ImageMountError):
+        return str(error)
     reason = getattr(error, "strerror", None) or str(error)
     name = getattr(error, "filename", None)
-    return printable(f"{name}: {reason}" if name else reason)
+    return f"cannot be read: {printable(f'{name}: {reason}' if name else reason)}"
+
+
+def cause_line(error: BaseException) -> str:
+    """The same in one line, without the places that were looked at."""
+    return printable(cause_text(error).splitlines()[0].removesuffix("; looked at:"))

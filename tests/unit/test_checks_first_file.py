@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_imagemount import Partition, build_image
 from pytest_imagemount.checks.document import load_documents
-from pytest_imagemount.checks.first_file import first_file
+from pytest_imagemount.checks.first_file import first_file, write_first_file
 from pytest_imagemount.checks.first_sections import quoted
+from pytest_imagemount.checks.plan import load_plans
+from pytest_imagemount.errors import RequestInvalid
 from tests.unit.checked_image import FolderImage, failures, write_tree
 from tests.unit.test_checks_kinds import KEY, TREE
 
@@ -83,6 +87,56 @@ def test_what_an_image_lacks_is_a_comment(tmp_path: Path) -> None:
     for name in ("os", "packages", "users", "fstab"):
         assert f"\n# {name}: " in text
     assert failures(text, image, tmp_path) == ""
+
+
+def test_a_system_without_os_release_has_rules_and_the_scripts_of_its_init(image: FolderImage, tree: Path) -> None:
+    for name in ("etc/os-release", "usr/lib/os-release"):
+        (tree / name).unlink()
+    shutil.rmtree(tree / "usr/lib/systemd")
+    shutil.rmtree(tree / "etc/systemd")
+    write_tree(tree, {"etc/init.d/S40net": "#!/bin/sh\n"})
+    (tree / "etc/init.d/S40net").chmod(0o755)
+    text = first_file(image, "f")
+    assert "\n# os: image 'disk.raw' has no os-release\n" in text
+    assert "\nservices:\n  S40net: enabled\n" in text
+    assert "\n  machine-id-empty: true\n" in text
+    assert failures(text, image, tree.parent) == ""
+
+
+def test_what_cannot_be_read_is_a_comment(image: FolderImage, tree: Path, tmp_path: Path) -> None:
+    for name in ("etc/fstab", "etc/shadow"):
+        (tree / name).unlink()
+        os.mkfifo(tree / name)
+    text = first_file(image, "f")
+    assert "\n# fstab: cannot be read: disk.raw partition 2:/etc/fstab: This is a FIFO, " in text
+    assert "\n  # no-empty-passwords: true   # cannot be read: disk.raw partition 2:/etc/shadow: This is a FIFO" in text
+    assert failures(text, image, tmp_path) == ""
+
+
+def test_the_partition_that_was_asked_for_is_in_the_file(image: FolderImage, tmp_path: Path) -> None:
+    image.choice = image.choice._replace(name="out put/disk.raw", partition="LABEL=root")
+    text = first_file(image, "f")
+    assert "\n#   imagemount check 'out put/disk.raw' f\n" in text
+    file = tmp_path / "f.imagecheck.yaml"
+    file.write_text(text)
+    (plan,) = load_plans(file)
+    assert plan.image.partition == "LABEL=root"
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("nowhere/base.imagecheck.yaml", "there is no folder "),
+        ("link.imagecheck.yaml", "cannot be written: File exists"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_an_error(
+    file: str, reason: str, image: FolderImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link.imagecheck.yaml").symlink_to("nowhere")
+    monkeypatch.setattr("pytest_imagemount.checks.first_file.first_file", lambda *_: "")
+    with pytest.raises(RequestInvalid, match=reason):
+        write_first_file(str(image.choice.path), [str(tmp_path / file)], partition="auto", format=None)
 
 
 @pytest.mark.parametrize(

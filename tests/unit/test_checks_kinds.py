@@ -455,6 +455,11 @@ def test_a_machine_id_that_is_set_is_told(
     assert bool(told) == fails
 
 
+def test_the_machine_id_of_a_system_without_os_release_is_told(tmp_path: Path) -> None:
+    write_tree(tmp_path / "small", {"etc/machine-id": "0123456789abcdef" * 2})
+    assert "found    set: " in broken("machine-id-empty", FolderImage(tmp_path / "small"), tmp_path)
+
+
 def test_empty_passwords_are_told(image: FolderImage, tmp_path: Path) -> None:
     told = broken("no-empty-passwords", image, tmp_path)
     assert "found    user guest logs in without a password" in told
