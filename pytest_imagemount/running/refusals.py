@@ -23,12 +23,15 @@ _QEMU = (
 _READ_FILES = "or look at the files without running anything: image / 'etc/os-release'"
 
 
-def why_not_run(root: ImagePath, outcome: Outcome) -> tuple[str, str]:
+def why_not_run(root: ImagePath, folder: str, outcome: Outcome) -> tuple[str, str]:
     """The reason, and what to do.
 
+    :param folder: where it was to run
     :param outcome: of a command that was not run
     """
     number, stage = outcome.failed["errno"], outcome.failed["failed"]
+    if stage == f"enter {folder}":
+        return f"it was not run: {stage}: {os.strerror(number)}", "give as cwd= a folder that user= may enter"
     if stage != "execute":
         return _why_not_confined(stage, number)
     tried = [root / path for path in outcome.failed["tried"]]

@@ -54,12 +54,13 @@ def run(
     account = account_of(image / "/", user)
     environment = {**_ENVIRONMENT, "HOME": account.home, **(env or {})}
     data = input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input
+    folder = _word(cwd)
     command = Command(name, words, timeout, data)
     outcome = command.run(
         starter.start,
         argv=words,
         environment=tuple(f"{variable}={value}" for variable, value in environment.items()),
-        folder=_word(cwd),
+        folder=folder,
         user=account.user,
         group=account.group,
         groups=tuple(map(str, account.groups)),
@@ -67,7 +68,7 @@ def run(
         writable=writable,
     )
     if outcome.failed:
-        reason, hint = why_not_run(image / "/", outcome)
+        reason, hint = why_not_run(image / "/", folder, outcome)
         raise CommandFailed(image=name, argv=words, returncode=None, reason=reason, hint=hint)
     if outcome.status is None:
         reason, hint = "it was ended before its time", "the image was unmounted meanwhile, or the helper is gone"

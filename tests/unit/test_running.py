@@ -230,15 +230,21 @@ def outcome_of(stage: str, number: int, **more: Any) -> Outcome:
     ],
 )
 def test_what_could_not_be_confined_was_not_run(root: ImagePath, stage: str, number: int, hint: str) -> None:
-    reason, advice = why_not_run(root, outcome_of(stage, number))
+    reason, advice = why_not_run(root, "/", outcome_of(stage, number))
     assert reason == f"it could not be confined, so it was not run: {stage}: {os.strerror(number)}"
     assert hint in advice
+
+
+def test_a_folder_that_is_not_there_is_no_matter_of_confinement(root: ImagePath) -> None:
+    reason, advice = why_not_run(root, "/none", outcome_of("enter /none", errno.ENOENT))
+    assert reason == "it was not run: enter /none: No such file or directory"
+    assert advice == "give as cwd= a folder that user= may enter"
 
 
 def test_an_interpreter_that_only_binfmt_knows_is_told_from_a_missing_file(root: ImagePath, tree: Path) -> None:
     header = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00" + bytes(100)
     (tree / "program").write_bytes(header)
-    reason, hint = why_not_run(root, outcome_of("execute", errno.ENOENT, path="/program", tried=["/program"]))
+    reason, hint = why_not_run(root, "/", outcome_of("execute", errno.ENOENT, path="/program", tried=["/program"]))
     assert reason == "/program is there, and its interpreter is not (a program for aarch64)"
     assert "flag F" in hint
 
