@@ -138,9 +138,10 @@ def _expected(errors: Iterable[ValidationError]) -> str:
 
 
 def _hint(value: object, errors: Iterable[ValidationError]) -> str:
-    schemas: list[Any] = [error.schema for error in errors]
-    if isinstance(value, bool) and any(own.get("x-expected", "text").startswith("text") for own in schemas):
+    found = list(errors)
+    if isinstance(value, bool) and any(_expected([error]).startswith("text") for error in found):
         return "; put it in quotes"
+    schemas: list[Any] = [error.schema for error in found]
     choices = [word for own in schemas for word in own.get("enum", ()) if isinstance(word, str)]
     return did_you_mean(value, choices) if isinstance(value, str) else ""
 

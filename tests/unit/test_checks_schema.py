@@ -99,6 +99,12 @@ def test_a_mistake_is_told_with_its_place_and_what_was_meant(file: Path, text: s
     assert found.startswith(message)
 
 
+@pytest.mark.parametrize("text", ["files: {/a: true}", "users: {a: {uid: true}}", "os: true"])
+def test_quotes_are_not_advised_where_text_would_not_do_either(file: Path, text: str) -> None:
+    (found,) = mistakes(file, text)
+    assert "quotes" not in found
+
+
 def test_every_mistake_of_every_document_is_told_in_the_order_of_the_file(file: Path) -> None:
     found = mistakes(file, "os: {idd: a}\nfiles: {/a: {onwer: b, mode: x}}\n---\nos: {id: }\n")
     assert [line.split(": ")[0] for line in found] == ["f:1:6", "f:2:14", "f:2:30", "f:4:6"]
