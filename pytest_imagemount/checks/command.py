@@ -30,6 +30,7 @@ _HIDDEN = (
     "-oconsole_output_style=classic",
     "--noconftest",
     "-pno:cacheprovider",
+    "-Wignore::pytest.PytestAssertRewriteWarning",
 )
 """pytest shows nothing of its own, runs no Python of the folder that it is in, and writes nothing there."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
@@ -383,6 +384,15 @@ def test_the_command_selects_and_writes_junit_xml(
     assert [case.get("name") for case in ElementTree.parse(pytester.path / "out.xml").iter("testcase")] == [
         "partitions:root[disk.raw]"
     ]
+
+
+def test_the_command_warns_of_nothing_that_a_user_could_mend(pytester: pytest.Pytester, disk: Path) -> None:
+    check_file(pytester, DISK)
+    pytester.makepyfile(recorder="def pytest_warning_recorded(warning_message): print(warning_message)")
+    pytester.syspathinsert()
+    arguments = ("check", "disk.raw", "base.imagecheck.yaml", "-q", "--", "-p", "recorder")
+    result = pytester.run(sys.executable, "-m", "pytest_imagemount.cli", *arguments)
+    assert (result.ret, len(result.outlines), result.errlines) == (0, 1, [])
 
 
 def test_the_command_prints_json(check: Callable[..., Ended], pytester: pytest.Pytester, disk: Path) -> None:
