@@ -21,6 +21,7 @@ _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?---
 
 _CREDENTIALS = {
     "*/.aws/credentials": "AWS credentials",
+    "*/.aws/sso/cache/*.json": "AWS tokens",
     "*/.azure/*token*": "Azure tokens",
     "*/.azure/msal_*": "Azure tokens",
     "*/.config/gcloud/credentials.db": "Google Cloud credentials",
@@ -29,6 +30,8 @@ _CREDENTIALS = {
     "*/.config/gh/hosts.yml": "GitHub token",
     "*/.config/rclone/rclone.conf": "credentials of rclone",
     "*/.git-credentials": "credentials of git",
+    "*/.gnupg/private-keys-v1.d/*.key": "private key of GnuPG",
+    "*/.gnupg/secring.gpg": "private key of GnuPG",
     "*/.kube/config": "credentials of Kubernetes",
     "*/.my.cnf": "credentials of MySQL",
     "*/.netrc": "credentials of .netrc",
@@ -40,6 +43,7 @@ _CREDENTIALS = {
 """Files that are credentials wherever they are, if there is anything in them."""
 
 _MARKED = {
+    "*/.aws/config": (rb"(?m)^\s*aws_(?:secret_access_key|session_token)\s*=", "AWS credentials"),
     "*/.docker/config.json": (rb'"auth"\s*:\s*"[^"]+"', "credentials of a container registry"),
     "*/.config/containers/auth.json": (rb'"auth"\s*:\s*"[^"]+"', "credentials of a container registry"),
     "*/.npmrc": (rb"_(?:authToken|auth|password)\s*=", "token of npm"),

@@ -472,6 +472,10 @@ SECRETS = {
     "usr/share/doc/server.pem": ("cert\n-----BEGIN PRIVATE KEY-----\n", "private key"),
     "home/a/k.ppk": ("PuTTY-User-Key-File-3: ssh-ed25519\n", "private key"),
     "root/.aws/credentials": ("[default]\n", "AWS credentials"),
+    "root/.aws/config": ("[default]\nregion = eu\naws_secret_access_key = x\n", "AWS credentials"),
+    "root/.aws/sso/cache/1.json": ("{}", "AWS tokens"),
+    "root/.gnupg/private-keys-v1.d/AB.key": ("(11:private-key", "private key of GnuPG"),
+    "usr/share/app/.gnupg/secring.gpg": ("x", "private key of GnuPG"),
     "home/a/.netrc": ("machine x\n", "credentials of .netrc"),
     "root/.docker/config.json": ('{"auths": {"x": {"auth": "abc"}}}', "credentials of a container registry"),
     "home/a/.npmrc": ("//r/:_authToken=abc\n", "token of npm"),
@@ -482,6 +486,7 @@ SECRETS = {
 HARMLESS = {
     "root/.ssh/id_ed25519.pub": "ssh-ed25519 AAAA\n",
     "etc/ssl/certs/ca.pem": "-----BEGIN CERTIFICATE-----\n",
+    "root/.aws/config": "[default]\nregion = eu\n",
     "root/.docker/config.json": '{"auths": {}}',
     "root/.bash_history": "",
     "home/a/.npmrc": "fund=false\n",
