@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FilesystemNotMountable, MountFailed, RequestInvalid, VolumeNotFound
 from . import filesystems, syscalls
+from .further_devices import further_device
 from .unmounting import unmount
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Filesystem:
         """Mount it; whether its journal was dirty and was not replayed.
 
         :raises RequestInvalid: the type mounts no block devices, or has no subvolumes
+        :raises FilesystemNotMountable: it is on further devices, which are none of the image
         :raises VolumeNotFound: it has no such subvolume
         :raises MountFailed: the kernel refused
         """
@@ -52,6 +54,7 @@ class Filesystem:
         options = (*filesystems.standing_options(self.fstype), *self._subvolume_option(), *self.options)
         no_replay = filesystems.no_replay_options(self.fstype) if self.readonly else ()
         try:
+            self._refuse_further_device(device)
             return self._mount(device, target, options, no_replay)
         except OSError as error:
             if error.errno == errno.ENOENT and self.subvolume is not None:
@@ -70,6 +73,20 @@ class Filesystem:
             syscalls.mount(device.node, target.call, self.fstype, flags, ",".join((*options, *no_replay)))
             return True
         return False
+
+    def _refuse_further_device(self, device: Device) -> None:
+        fd = os.open(device.node, os.O_RDONLY | os.O_CLOEXEC) if device.fd < 0 else device.fd
+        try:
+            further = further_device(fd, self.fstype, self.options)
+        finally:
+            if fd != device.fd:
+                os.close(fd)
+        if further is not None:
+            reason = f"the {self.fstype} is not whole in the image: it has {further}, which the kernel would open"
+            hint = "build it on one device" if self.fstype == "f2fs" else "options='noload' leaves the journal out"
+            raise FilesystemNotMountable(
+                image=self.image, partition=self.partition, found=self.fstype, reason=reason, hint=hint
+            )
 
     def _subvolume_option(self) -> tuple[str, ...]:
         if self.subvolume is None:

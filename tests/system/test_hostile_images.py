@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_imagemount.errors import ImageMountError
+from pytest_imagemount.errors import FilesystemNotMountable, ImageMountError
 from pytest_imagemount.programs import run
 from tests.fuzz import storage_daemon
 from tests.unit.contents import MIB, Qcow2, dmg
@@ -103,3 +103,25 @@ def _read(path: Path) -> None:
             device.seek(place)
             with suppress(OSError):  # EIO is an answer
                 device.read(MIB)
+
+
+@pytest.mark.parametrize("mode", ["ro", "overlay"])
+def test_no_device_of_the_machine_is_opened_as_an_external_journal(
+    mounted_image: MountFactory, attached_image: AttachFactory, tmp_path: Path, mode: str
+) -> None:
+    journal, disk = tmp_path / "journal", tmp_path / "disk"
+    for path in (journal, disk):
+        path.touch()
+        os.truncate(path, 16 * MIB)
+    with attached_image(journal, mode="rw", format="raw") as device:
+        run(["mke2fs", "-q", "-F", "-b", "1024", "-O", "journal_dev", str(device.path)])
+        run(["mke2fs", "-q", "-F", "-b", "1024", "-J", f"device={device.path}", str(disk)])
+        before = journal.read_bytes()
+        with (
+            pytest.raises(FilesystemNotMountable, match=r"external journal, block device 7:\d+.*options='noload'"),
+            mounted_image(disk, mode=mode),
+        ):
+            pytest.fail("mounted")
+        with mounted_image(disk, mode=mode, options="noload") as image:
+            assert (image / "lost+found").is_dir()
+        assert journal.read_bytes() == before
