@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..engine.target import Target
-from ..errors import RequestInvalid
+from ..errors import ImageUnreadable, RequestInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,7 @@ def require_image(fd: int, name: str, mode: str) -> None:
     A descriptor opened with O_PATH shows no right to read: root would open by it what the caller may not.
 
     :raises RequestInvalid: it is not open for reading, or for mode ``rw`` not for reading and writing
+    :raises ImageUnreadable: the caller may read it, and root may not
     """
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     access = flags & os.O_ACCMODE
@@ -69,6 +70,12 @@ def require_image(fd: int, name: str, mode: str) -> None:
     if mode == "rw" and access != os.O_RDWR:
         reason = "its descriptor is open for reading only, and mode 'rw' writes to it"
         raise RequestInvalid(argument="image", value=repr(name), reason=reason)
+    try:
+        os.fstat(fd)
+    except PermissionError:
+        reason = "it is on a FUSE file system that shows its files to one user only, and root mounts the image"
+        hint = "mount that file system with -o allow_root (user_allow_other in /etc/fuse.conf), or copy the image"
+        raise ImageUnreadable(image=name, mode=mode, reason=reason, hint=hint) from None
 
 
 def require_different(images: Sequence[tuple[str, int]]) -> None:

@@ -238,6 +238,36 @@ client.close()
     assert user.python(code, disk).split() == ["RequestInvalid", "RequestInvalid", "ImageInvalid", "RequestInvalid"]
 
 
+@pytest.mark.needs("qemu", "fuse")
+def test_an_image_that_root_may_not_look_at_says_so(user: PlainUser, disk: Path) -> None:
+    code = """
+import subprocess, sys, time
+from pathlib import Path
+from pytest_imagemount import mount_image
+from pytest_imagemount.errors import ImageUnreadable
+export = Path("export")
+export.touch()
+daemon = subprocess.Popen([
+    "qemu-storage-daemon",
+    "--blockdev", f"driver=file,node-name=disk,filename={sys.argv[1]},read-only=on",
+    "--export", "type=fuse,id=export,node-name=disk,mountpoint=export,allow-other=off",
+])
+try:
+    while not export.stat().st_size:
+        time.sleep(0.01)
+    with mount_image(export):
+        raise SystemExit("mounted")
+except ImageUnreadable as error:
+    print(error.reason, error.hint)
+finally:
+    daemon.terminate()
+    daemon.wait()
+"""
+    told = user.python(code, disk)
+    assert "FUSE" in told
+    assert "allow_root" in told
+
+
 def test_a_folder_of_another_user_is_no_mount_point(user: PlainUser, disk: Path) -> None:
     own = user.home / "own"
     own.mkdir(exist_ok=True)
