@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .engine import folders
+from .engine.text import printable
 from .errors import ImageMountError
 from .helper.reclaim import reclaim, reclaim_for
 from .helper.report import Item, Report
@@ -54,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
 
 def render(report: Report, style: Style) -> str:
     """The report as text."""
-    lines = [f"{style.yes} {item}" for item in report.reclaimed]
-    lines += [f"{style.no} {item}" for item in report.left]
-    lines += [style.dim(f"  not ours any more, left alone: {item}") for item in report.not_ours]
+    # What lies in a user's folder is named by that user, and read by root.
+    lines = [f"{style.yes} {printable(str(item))}" for item in report.reclaimed]
+    lines += [f"{style.no} {printable(str(item))}" for item in report.left]
+    lines += [style.dim(printable(f"  not ours any more, left alone: {item}")) for item in report.not_ours]
     if not report.reclaimed and not report.left:
         return "\n".join([*lines, "Nothing to clean."])
     done = "would be done" if report.dry_run else "done"

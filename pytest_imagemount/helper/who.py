@@ -6,13 +6,17 @@ import os
 from typing import TYPE_CHECKING
 
 from ..engine.processes import command_of
+from ..engine.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 def who_are(pids: Iterable[int]) -> tuple[str, ...]:
-    """A line for each process: the test for which it holds images, where it is a helper, else its command."""
+    """A line for each process: the test for which it holds images, where it is a helper, else its command.
+
+    The words are those of other users, who may want a terminal to do more than show them.
+    """
     # Imported here: only those who wait need it.
     from ..processes import list_held
 
@@ -20,4 +24,5 @@ def who_are(pids: Iterable[int]) -> tuple[str, ...]:
     for held in list_held(os.geteuid()).held:
         record = held.record
         tests.setdefault(record.helper.pid, []).append(f"{record.worker or f'pid {record.owner.pid}'}, {record.test}")
-    return tuple("; ".join(tests.get(pid) or [f"pid {pid} ({command_of(pid)})"]) for pid in pids)
+    lines = ("; ".join(tests.get(pid) or [f"pid {pid} ({command_of(pid)})"]) for pid in pids)
+    return tuple(map(printable, lines))

@@ -5,8 +5,11 @@ import json
 from typing import TYPE_CHECKING
 
 from pytest_imagemount import cli
+from pytest_imagemount.cleaning import render
 from pytest_imagemount.engine import folders
+from pytest_imagemount.helper.report import Item, Report
 from pytest_imagemount.image_files import Files
+from pytest_imagemount.terminal import Style
 from pytest_imagemount.unpacking import Unpacker
 
 if TYPE_CHECKING:
@@ -33,3 +36,10 @@ def test_the_cache_is_emptied_when_asked_for(
     assert json.loads(capsys.readouterr().out)["reclaimed"] == []
     assert cli.main(["clean", "--cache"]) == 0
     assert not kept.exists()
+
+
+def test_names_that_users_chose_reach_no_terminal_as_they_are() -> None:
+    item = Item("unmount /run/pytest-imagemount/1000/\x1b[2J", "", "a\rb")
+    shown = render(Report(dry_run=False, reclaimed=[item], left=[item], not_ours=[item]), Style(False, True))
+    assert shown.count(r"/1000/\x1b[2J: a\rb") == 3
+    assert all(line.isprintable() for line in shown.splitlines())

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_imagemount.engine.image_lock import holders, lock_image
 from pytest_imagemount.errors import ImageLocked
+from pytest_imagemount.helper.who import who_are
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,3 +76,11 @@ def test_who_waits_is_not_among_the_holders(image: int) -> None:
         "3: FLOCK  ADVISORY  READ 7 00:00:1 0 EOF\n"
     )
     assert holders(image, text) == [1234]
+
+
+def test_who_holds_it_is_told_in_words_that_are_fit_for_a_terminal() -> None:
+    with subprocess.Popen(["sleep\x1b[2J", "60"], executable="sleep") as process:
+        try:
+            assert who_are([process.pid]) == (rf"pid {process.pid} (sleep\x1b[2J 60)",)
+        finally:
+            process.kill()

@@ -97,6 +97,13 @@ def test_leases_come_in_turn_from_the_start_index(folder: Path, sys_root: Path) 
         lease.release()
 
 
+def test_a_holders_words_are_fit_for_a_terminal(folder: Path, sys_root: Path) -> None:
+    lease = leased(NbdPool(folder, 1, sys_root=sys_root).try_lease(Holder(7, test="\x1b[2J", image="a\nb")))
+    (line,) = busy(NbdPool(folder, 1, sys_root=sys_root).try_lease(US))
+    assert r"pid 7, \x1b[2J, a\nb" in line
+    lease.release()
+
+
 def test_a_start_index_beyond_the_pool_wraps(folder: Path, sys_root: Path) -> None:
     lease = leased(NbdPool(folder, 3, start=7, sys_root=sys_root).try_lease(US))
     assert lease.index == 1

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from ..folders import lock_folder
+from ..text import printable
 from .state import SYS, NbdState, kernel_state
 from .turns import Line
 
@@ -49,7 +50,8 @@ class Holder:
 
     def __str__(self) -> str:
         parts = [f"pid {self.pid}", *(part for part in (self.worker, self.test, self.image) if part)]
-        return f"{', '.join(parts)}, since {time.strftime('%H:%M:%S', time.localtime(self.since))}"
+        # Another user's words, perhaps, for a terminal that is not theirs.
+        return printable(f"{', '.join(parts)}, since {time.strftime('%H:%M:%S', time.localtime(self.since))}")
 
 
 @dataclass(frozen=True, slots=True)
