@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import HelperLost, TeardownError, from_wire
-from .helper import protocol
+from .helper import messages, protocol
 from .helper_start import abandon, last_words, start_helper
 from .signals import Deferred
 
@@ -72,7 +72,7 @@ class Client:
         :raises HelperLost: it is gone
         """
         message, received = self._ask(request, descriptors)
-        protocol.close_all(received)
+        messages.close_all(received)
         return message
 
     def ask_for_file(self, request: protocol.OpenInside | protocol.XattrsInside) -> int:
@@ -80,7 +80,7 @@ class Client:
         with Deferred():  # a descriptor that an interrupt let drop would keep the mount busy
             message, received = self._ask(request, ())
         if len(received) != 1:
-            protocol.close_all(received)
+            messages.close_all(received)
             raise HelperLost(reason=f"{len(received)} descriptors came for {message}", hint="report this as a bug")
         return received[0]
 
@@ -114,7 +114,7 @@ class Client:
         with self._lock:
             reply = self._exchange(request, descriptors)
         if "error" in reply.message or "errno" in reply.message:
-            protocol.close_all(reply.descriptors)
+            messages.close_all(reply.descriptors)
             if "error" in reply.message:
                 raise from_wire(reply.message["error"])
             raise OSError(reply.message["errno"], os.strerror(reply.message["errno"]))
@@ -125,7 +125,7 @@ class Client:
         number = self._sequence
         self._awaited[number] = None
         try:
-            protocol.send(self._channel, {**protocol.encode_request(request), "sequence": number}, descriptors)
+            messages.send(self._channel, {**protocol.encode_request(request), "sequence": number}, descriptors)
             while (reply := self._awaited[number]) is None:
                 self._take_one()
             return reply
@@ -141,7 +141,7 @@ class Client:
         if not self._poll.poll(_LOOK_AGAIN):
             return
         try:
-            message, descriptors = protocol.receive(self._channel, wait=False)
+            message, descriptors = messages.receive(self._channel, wait=False)
         except BlockingIOError:
             return
         if message is None:
@@ -152,7 +152,7 @@ class Client:
         if number in self._awaited:
             self._awaited[number] = _Reply(message, descriptors)
         else:
-            protocol.close_all(descriptors)
+            messages.close_all(descriptors)
 
     def _part(self) -> dict[str, Any]:
         """Tell the helper that it was all, and return what it says at last."""
@@ -162,8 +162,8 @@ class Client:
             self._channel.shutdown(socket.SHUT_WR)
             while True:
                 self._channel.settimeout(max(0.01, deadline - time.monotonic()))
-                message, descriptors = protocol.receive(self._channel)
-                protocol.close_all(descriptors)
+                message, descriptors = messages.receive(self._channel)
+                messages.close_all(descriptors)
                 if message is None:
                     raise ConnectionResetError("it had ended before")
                 if protocol.FAREWELL in message:

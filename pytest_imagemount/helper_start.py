@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .engine.folders import run_folder
 from .errors import CapabilityMissing, HelperStartFailed
-from .helper import protocol
+from .helper import messages
 from .programs import find_program
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _accept(listener: socket.socket, process: subprocess.Popen[bytes]) -> socket
                 if all(key.fileobj != listener for key, _ in ready):
                     return None
                 channel, _ = listener.accept()
-                if protocol.peer(channel)[1] in (0, os.geteuid()):
+                if messages.peer(channel)[1] in (0, os.geteuid()):
                     return channel
                 channel.close()
     finally:

@@ -1,9 +1,7 @@
-"""What the test process and its helper say to each other: one JSON object a packet on a SOCK_SEQPACKET socket.
+"""What the test process and its helper say to each other, a JSON object a message (:mod:`.messages`).
 
-A packet socket keeps messages apart and carries descriptors with them (SCM_RIGHTS), so that there is no framing to
-get wrong. Every request has a ``sequence`` number that its reply repeats: a reply that nobody waits for any more,
-after a Ctrl-C, is told by it. The client chooses the ``mount`` number, before it asks: it can release a mount whose
-reply it never saw.
+Every request has a ``sequence`` number that its reply repeats: a reply that nobody waits for any more, after a Ctrl-C,
+is told by it. The client chooses the ``mount`` number, before it asks: it can release a mount whose reply it never saw.
 
 An answer is what was asked for, or has ``error`` (an :class:`~..errors.ImageMountError` as JSON values) or ``errno``.
 When the client has shut down its side, the helper undoes everything that is not kept, and then says :data:`FAREWELL`.
@@ -11,33 +9,17 @@ When the client has shut down its side, the helper undoes everything that is not
 
 from __future__ import annotations
 
-import json
 import os
 import reprlib
-import select
-import socket
-import struct
-from array import array
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ..errors import RequestInvalid
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 VERSION = 1
-MAX_MESSAGE = 128 * 1024
-"""Bytes of the largest message; a longer one is refused before it is parsed."""
 FAREWELL = "farewell"
 """Name in the helper's last message: the lines that tell what is left behind. ``kept``: it lives on for kept mounts."""
-_MAX_DESCRIPTORS = 32
 _MAX_INT = 1 << 63
-_INT = struct.Struct("i")
-# As plain numbers: the enumerations' own operators take a microsecond each.
-_CLOSE_ON_EXEC, _DO_NOT_WAIT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_DONTWAIT)
-_CUT_OFF, _RIGHTS_CUT_OFF = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,85 +249,3 @@ def sequence_of(message: dict[str, Any]) -> int | None:
     """The message's sequence number; None where it has none that is one."""
     number = message.get("sequence")
     return number if type(number) is int and -_MAX_INT <= number < _MAX_INT else None
-
-
-def send(
-    channel: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = (), *, wait: bool = True
-) -> None:
-    """Send one message.
-
-    :param wait: false: BlockingIOError where the other side does not take what it was sent before
-    :raises OSError: the other side is gone
-    """
-    data = _ENCODER.encode(message).encode()
-    if len(data) > MAX_MESSAGE:
-        raise RequestInvalid(argument="message", value=f"{len(data)} bytes", reason=f"longer than {MAX_MESSAGE} bytes")
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
-    channel.sendmsg([data], rights, 0 if wait else _DO_NOT_WAIT)
-
-
-def receive(channel: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message and its descriptors, which are the caller's to close; None when the other side is gone.
-
-    :param wait: false: BlockingIOError where there is no message now
-    :raises RequestInvalid: the packet is too long or is no JSON object; its descriptors are closed
-    """
-    # Not socket.recv_fds, which passes no flags on (CPython 3.11): the descriptors would be inherited by programs.
-    data, ancillary, flags, _ = channel.recvmsg(
-        MAX_MESSAGE,
-        socket.CMSG_SPACE(_MAX_DESCRIPTORS * _INT.size),
-        _CLOSE_ON_EXEC | (0 if wait else _DO_NOT_WAIT),
-    )
-    descriptors = _descriptors(ancillary)
-    try:
-        if not data and _is_at_end(channel):
-            close_all(descriptors)
-            return None, []
-        return _parse(data, flags), descriptors
-    except RequestInvalid:
-        close_all(descriptors)
-        raise
-
-
-def _parse(data: bytes, flags: int) -> dict[str, Any]:
-    if flags & _CUT_OFF:
-        raise RequestInvalid(argument="message", value="cut off", reason=f"longer than {MAX_MESSAGE} bytes")
-    if flags & _RIGHTS_CUT_OFF:
-        reason = f"more than {_MAX_DESCRIPTORS} descriptors, or no room for them in this process"
-        raise RequestInvalid(argument="message", value="cut off", reason=reason)
-    try:
-        message = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise RequestInvalid(argument="message", value=repr(data[:40]), reason=f"no JSON: {error}") from None
-    if not isinstance(message, dict):
-        raise RequestInvalid(argument="message", value=repr(data[:40]), reason="must be a JSON object")
-    return message
-
-
-def _is_at_end(channel: socket.socket) -> bool:
-    """Whether the other side sends no more: an empty packet looks the same as its end."""
-    poll = select.poll()
-    poll.register(channel, select.POLLRDHUP)
-    return bool(poll.poll(0))
-
-
-def peer(channel: socket.socket) -> tuple[int, int]:
-    """pid and uid of the process at the other end, as the kernel vouches for them (SO_PEERCRED)."""
-    size = struct.calcsize("3i")
-    pid, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return pid, uid
-
-
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    return [
-        number
-        for level, kind, data in ancillary
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-        for (number,) in _INT.iter_unpack(data[: len(data) - len(data) % _INT.size])
-    ]
-
-
-def close_all(descriptors: Iterable[int]) -> None:
-    """Close each of ``descriptors``."""
-    for descriptor in descriptors:
-        os.close(descriptor)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageMountError, RequestInvalid
-from . import protocol
+from . import messages, protocol
 from .service import Service
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Server:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._client_pid, uid = protocol.peer(channel)
+        self._client_pid, uid = messages.peer(channel)
         self._stop, self._waker = _wake_on_signals()
         self._service = Service(self._client_pid, uid)
 
@@ -63,7 +63,7 @@ class Server:
         received: list[int] = []
         sent: list[int] = []
         try:
-            message, received = protocol.receive(self._channel, wait=False)
+            message, received = messages.receive(self._channel, wait=False)
             if message is None:
                 return False
             sequence = protocol.sequence_of(message)
@@ -80,20 +80,20 @@ class Server:
 
             reply = {"error": ImageMountError(f"a fault in the helper:\n{traceback.format_exc()}").to_wire()}
         finally:
-            protocol.close_all(received)
+            messages.close_all(received)
         try:
             return self._say({**reply, "sequence": sequence}, tuple(sent))
         finally:
-            protocol.close_all(sent)
+            messages.close_all(sent)
 
     def _say(self, reply: dict[str, Any], descriptors: tuple[int, ...] = ()) -> bool:
         """Whether the client took it. One that lets its answers pile up is not waited for: it is given up."""
         try:
             try:
-                protocol.send(self._channel, reply, descriptors, wait=False)
+                messages.send(self._channel, reply, descriptors, wait=False)
             except RequestInvalid as error:  # a reply that is too long
                 short = {"error": error.to_wire(), "sequence": reply.get("sequence")}
-                protocol.send(self._channel, short, wait=False)
+                messages.send(self._channel, short, wait=False)
         except OSError:
             return False
         return True
@@ -153,7 +153,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         print(f"the test process does not listen at {path!r}: {error.strerror}", file=sys.stderr)
         return 2
-    peer_pid, peer_uid = protocol.peer(channel)
+    peer_pid, peer_uid = messages.peer(channel)
     # The kernel's word for who is served. That sudo says so too, in SUDO_UID, is not: anybody can set that.
     if peer_uid != int(uid):
         print(f"{path!r}: process {peer_pid} belongs to user {peer_uid}, not {uid}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.workspace import Owner, Workspace
 from ..errors import RequestInvalid, TeardownError
-from . import protocol
+from . import messages, protocol
 from .operations import Busy, Mounts
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Service:
                 places.append(Place(number, path, mounts.root_of(number)))
             self._runs.start(request, places, received)
         finally:
-            protocol.close_all(place.root for place in places)
+            messages.close_all(place.root for place in places)
         return {"running": request.mount}
 
     def _configure(self, request: protocol.Configure) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pytest_imagemount.config import Settings
 from pytest_imagemount.confined import Change
 from pytest_imagemount.engine.undo import wait_until
 from pytest_imagemount.errors import HelperLost, ImageInvalid, TeardownError
-from pytest_imagemount.helper import protocol
+from pytest_imagemount.helper import messages, protocol
 from pytest_imagemount.helper.protocol import ChangeInside, OpenInside, Status
 from pytest_imagemount.image_root import LocalOpener
 from pytest_imagemount.remote_opener import RemoteOpener
@@ -38,7 +38,7 @@ class Played:
 
     def __init__(self, channel: socket.socket) -> None:
         self.requests: list[dict[str, Any]] = []
-        self.answer: Answer = lambda channel, request: protocol.send(channel, {"sequence": request["sequence"]})
+        self.answer: Answer = lambda channel, request: messages.send(channel, {"sequence": request["sequence"]})
         self.farewell: dict[str, Any] | None = {protocol.FAREWELL: [], "kept": False}
         self._channel = channel
         self._thread = threading.Thread(target=self._run)
@@ -46,15 +46,15 @@ class Played:
 
     def _run(self) -> None:
         with self._channel:
-            while (request := protocol.receive(self._channel)[0]) is not None:
+            while (request := messages.receive(self._channel)[0]) is not None:
                 self.requests.append(request)
                 if request["operation"] == "configure":
-                    protocol.send(self._channel, {"pid": 4711, "sequence": request["sequence"]})
+                    messages.send(self._channel, {"pid": 4711, "sequence": request["sequence"]})
                 else:
                     self.answer(self._channel, request)
             if self.farewell is not None:
                 with suppress(OSError):  # nobody waits for it
-                    protocol.send(self._channel, self.farewell)
+                    messages.send(self._channel, self.farewell)
 
     def end(self) -> None:
         self._thread.join(10)
@@ -89,7 +89,7 @@ def file_with(text: str) -> int:
 
 def send_file(channel: socket.socket, sequence: int | None, text: str) -> None:
     fd = file_with(text)
-    protocol.send(channel, {"opened": 1, "sequence": sequence}, (fd,))
+    messages.send(channel, {"opened": 1, "sequence": sequence}, (fd,))
     os.close(fd)
 
 
@@ -135,7 +135,7 @@ def test_a_request_in_the_middle_of_another_takes_nothing_away(
 ) -> None:
     """As from a signal handler that tears down while the main program waits for an answer."""
     client, _ = played
-    original = protocol.receive
+    original = messages.receive
     nested: list[int | None] = []
 
     def receive(channel: socket.socket, **options: Any) -> Any:
@@ -144,7 +144,7 @@ def test_a_request_in_the_middle_of_another_takes_nothing_away(
             nested.append(client.ask(Status())["sequence"])
         return original(channel, **options)
 
-    monkeypatch.setattr(protocol, "receive", receive)
+    monkeypatch.setattr(messages, "receive", receive)
     assert client.ask(Status())["sequence"] == 2
     assert nested == [None, 3]
 
@@ -166,7 +166,7 @@ def test_an_answer_without_the_file_is_an_error(played: tuple[Client, Played]) -
 def test_an_errno_comes_as_the_builtin_error(played: tuple[Client, Played]) -> None:
     client, helper = played
     answer = {"errno": errno.ENOTEMPTY}
-    helper.answer = lambda channel, request: protocol.send(channel, {**answer, "sequence": request["sequence"]})
+    helper.answer = lambda channel, request: messages.send(channel, {**answer, "sequence": request["sequence"]})
     with pytest.raises(OSError) as caught:
         client.ask(ChangeInside(1, "rmdir", "/etc", "", 0))
     assert caught.value.errno == errno.ENOTEMPTY
@@ -175,7 +175,7 @@ def test_an_errno_comes_as_the_builtin_error(played: tuple[Client, Played]) -> N
 def test_an_error_comes_as_what_it_was(played: tuple[Client, Played]) -> None:
     client, helper = played
     error = ImageInvalid(image="disk", reason="bad", hint="see").to_wire()
-    helper.answer = lambda channel, request: protocol.send(channel, {"error": error, "sequence": request["sequence"]})
+    helper.answer = lambda channel, request: messages.send(channel, {"error": error, "sequence": request["sequence"]})
     with pytest.raises(ImageInvalid, match="bad"):
         client.ask(Status())
 
@@ -186,7 +186,7 @@ def test_a_helper_that_ends_is_lost(played: tuple[Client, Played], farewell: dic
 
     def end(channel: socket.socket, _: dict[str, Any]) -> None:
         if farewell is not None:
-            protocol.send(channel, farewell)
+            messages.send(channel, farewell)
         channel.shutdown(socket.SHUT_RDWR)
 
     helper.answer, helper.farewell = end, None

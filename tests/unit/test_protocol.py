@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_imagemount.errors import RequestInvalid
-from pytest_imagemount.helper import protocol
+from pytest_imagemount.helper import messages, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +76,8 @@ def test_a_missing_field_is_refused() -> None:
 
 def test_descriptors_travel_and_are_close_on_exec(pair: tuple[socket.socket, socket.socket]) -> None:
     reading, writing = os.pipe()
-    protocol.send(pair[0], {"a": 1}, (reading,))
-    message, descriptors = protocol.receive(pair[1])
+    messages.send(pair[0], {"a": 1}, (reading,))
+    message, descriptors = messages.receive(pair[1])
     assert message == {"a": 1}
     assert not os.get_inheritable(descriptors[0])
     os.write(writing, b"x")
@@ -86,7 +86,7 @@ def test_descriptors_travel_and_are_close_on_exec(pair: tuple[socket.socket, soc
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("data", [b"{", b"[]", b"\xff", b"[" * 100_000, b"x" * (protocol.MAX_MESSAGE + 10)])
+@pytest.mark.parametrize("data", [b"{", b"[]", b"\xff", b"[" * 100_000, b"x" * (messages.MAX_MESSAGE + 10)])
 def test_what_is_no_message_is_refused_and_keeps_no_descriptor(
     data: bytes, pair: tuple[socket.socket, socket.socket]
 ) -> None:
@@ -94,14 +94,14 @@ def test_what_is_no_message_is_refused_and_keeps_no_descriptor(
     with Path(os.devnull).open("rb") as file:
         socket.send_fds(pair[0], [data], [file.fileno()])
     with pytest.raises(RequestInvalid):
-        protocol.receive(pair[1])
+        messages.receive(pair[1])
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_the_end_of_the_other_side_is_seen(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[0].close()
-    assert protocol.receive(pair[1]) == (None, [])
+    assert messages.receive(pair[1]) == (None, [])
 
 
 def test_the_peer_is_vouched_for_by_the_kernel(pair: tuple[socket.socket, socket.socket]) -> None:
-    assert protocol.peer(pair[0]) == (os.getpid(), os.geteuid())
+    assert messages.peer(pair[0]) == (os.getpid(), os.geteuid())

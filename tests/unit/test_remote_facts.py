@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pytest_imagemount.helper import inside
-from pytest_imagemount.helper.protocol import MAX_MESSAGE, OpenInside, XattrsInside, decode_request, encode_request
+from pytest_imagemount.helper.messages import MAX_MESSAGE
+from pytest_imagemount.helper.protocol import OpenInside, XattrsInside, decode_request, encode_request
 from pytest_imagemount.image_root import LocalOpener
 from pytest_imagemount.mounted_image import MountedImage
 from pytest_imagemount.remote_opener import RemoteOpener

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_imagemount.engine.folders import served_folder
-from pytest_imagemount.helper import protocol
+from pytest_imagemount.helper import messages, protocol
 from pytest_imagemount.helper_start import helper_argv
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Helper:
         socket.send_fds(self.channel, [data], descriptors)
 
     def hear(self) -> dict[str, Any]:
-        message, descriptors = protocol.receive(self.channel)
-        protocol.close_all(descriptors)
+        message, descriptors = messages.receive(self.channel)
+        messages.close_all(descriptors)
         assert message is not None, "it has ended"
         return message
 
@@ -154,7 +154,7 @@ def test_what_is_nearly_a_request_gets_an_answer(patient: Helper, message: dict[
         b'{"operation": "release", "mount": ' + b"[" * 900 + b"]" * 900 + b"}",
         b'{"operation": "release", "mount": 1' + b"0" * 5000 + b"}",
         b'{"operation": "release", "mount": NaN}',
-        b'{"x": "' + b"y" * protocol.MAX_MESSAGE + b'"}',
+        b'{"x": "' + b"y" * messages.MAX_MESSAGE + b'"}',
         b'{"operation": "open-inside", "mount": 1, "path": "\\ud800", "flags": 0, "mode": 0}',
         b'{"operation": "open-inside", "mount": 1, "path": "\\u0000", "flags": 0, "mode": 0}',
     ],
