@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .errors import RequestInvalid
 from .helper import protocol
@@ -24,34 +24,9 @@ if TYPE_CHECKING:
     from .client import Client
     from .image_root import Opener
     from .running.starter import Starter
+    from .scope import Scope
 
 Thing = TypeVar("Thing", bound=MountedImage | BlockDevice)
-
-
-class Scope(Protocol):
-    """What holds pending images until its end."""
-
-    @property
-    def test(self) -> str:
-        """Node id of the test, or of the wider scope."""
-        ...
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended, so that nothing would undo what is entered now."""
-        ...
-
-    def takes_over(self, error: BaseException | None) -> bool:
-        """Whether the end of the scope is to decide what becomes of an image whose block is left, by ``error``."""
-        ...
-
-    def adopt(self, pending: Pending[Any]) -> None:
-        """Undo ``pending`` at the end of the scope."""
-        ...
-
-    def forget(self, pending: Pending[Any]) -> None:
-        """``pending`` is undone."""
-        ...
 
 
 class Pending(Generic[Thing]):

@@ -1,18 +1,18 @@
-"""The test process's side of mounting: the images that one scope holds, and their release when it ends."""
+"""The test process's side of mounting: what is asked of the helper for an image, for the length of a scope."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .client import current_client
-from .errors import CapabilityMissing, ImageMountError, RequestInvalid, TeardownError
+from .errors import CapabilityMissing, RequestInvalid
 from .facts import DeviceFacts, MountFacts
 from .helper.protocol import Open, Release
 from .image_files import Files
 from .mounted_image import BlockDevice, MountedImage
 from .pending import LIVE, Pending
+from .scope import Scope
 from .signals import Deferred
 from .unpacking import Unpacker
 from .waiting import Wait
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
     from .client import Client
     from .config import Settings
@@ -32,16 +30,13 @@ if TYPE_CHECKING:
 Mounted = TypeVar("Mounted", bound=MountedImage)
 
 
-class MountSession:
+class MountSession(Scope):
     """What one fixture scope mounts and attaches.
 
-    Threads may share it.
+    The parameters that are not here are those of :class:`.scope.Scope`.
 
-    :param test: node id of the test, or of the scope, that others read when they wait for a device
     :param folders: where relative image paths are looked for, in order
     :param unavailable: called with what this machine cannot do, before it is raised
-    :param failed: whether a test of the scope failed, so that what is mounted at its end is kept; None keeps nothing
-    :param guarded: let SIGTERM and SIGHUP run the finalizers while something is mounted
     :param tell: shows the user a line; None writes it to stderr
     :param draw: shows the user a line in the place of the one before; None where there is no terminal
     """
@@ -60,75 +55,13 @@ class MountSession:
         tell: Callable[[str], None] | None = None,
         draw: Callable[[str], None] | None = None,
     ) -> None:
-        self.test = test
-        self.over = False
+        super().__init__(test=test, worker=worker, failed=failed, guarded=guarded)
         self._settings = settings
-        self._worker = worker
         self._nbd_start = nbd_start
         self._folders = tuple(folders)
         self._unavailable = unavailable
-        self._failed = failed
-        self._guarded = guarded
         self._tell = tell or _tell
         self._draw = draw
-        self._open: dict[Pending[Any], None] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release everything that is still open, the latest first; every one is tried, whatever interrupts it.
-
-        :raises TeardownError: naming each that failed
-        """
-        self.over = True
-        keep = self._failed is not None and self._failed()
-        failures: list[str] = []
-        with ExitStack() as closing:
-            for pending in list(self._open):
-                closing.callback(self._close_one, pending, keep, failures)
-        if failures:
-            raise TeardownError(subject=self.test or "this process's mounts", failures=failures)
-
-    def _close_one(self, pending: Pending[Any], keep: bool, failures: list[str]) -> None:
-        try:
-            if keep:
-                from .keep import kept_text  # imports pytest, as does whoever keeps
-
-                text = kept_text(self.test, pending.thing)
-                pending.keep()
-                LIVE.kept.append(text)
-            else:
-                pending.close()
-        except TeardownError as error:
-            failures += error.failures
-        except ImageMountError as error:
-            failures.append(str(error))
-
-    def takes_over(self, error: BaseException | None) -> bool:
-        """Asked by ``pending`` when its block is left. Never, unless what failed tests mount is to be kept."""
-        # Whether an exception fails the test is known only later: pytest.raises may stand around it. A block that ends
-        # well among the finalizers is that of a fixture, which held the image while the test failed.
-        if self._failed is None:
-            return False
-        from .keep import KeepFailed
-
-        return error is not None or (KeepFailed.tearing_down and self._failed())
-
-    def adopt(self, pending: Pending[Any]) -> None:
-        """Called by ``pending`` before the helper is asked for it."""
-        self._open[pending] = None
-        LIVE.add(pending, guarded=self._guarded, worker=bool(self._worker))
-
-    def forget(self, pending: Pending[Any]) -> None:
-        """Called by ``pending`` once it is released."""
-        LIVE.discard(pending)
-        self._open.pop(pending, None)
 
     def mount(
         self,
@@ -308,7 +241,7 @@ class MountSession:
         try:
             with files.opened(key_only="under" in request) as opened:
                 with Deferred():  # a helper that is half started is nobody's
-                    client = current_client(self._settings, worker=self._worker, nbd_start=self._nbd_start)
+                    client = current_client(self._settings, worker=self.worker, nbd_start=self._nbd_start)
                     mount = pending.claim(client)
                 open_request = Open(
                     mount=mount,
