@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+MOST_NBD_DEVICES = 1024
+"""Each costs a lock file."""
 _TRUE, _FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 
 
@@ -155,9 +157,9 @@ def _seconds(value: Any, base: Path) -> float:
     return seconds
 
 
-def _count(value: Any, base: Path) -> int:
+def _devices(value: Any, base: Path) -> int:
     count = int(value)
-    if count < 1:
+    if not 1 <= count <= MOST_NBD_DEVICES:
         raise ValueError(value)
     return count
 
@@ -233,8 +235,8 @@ _OPTIONS = (
     ),
     _Option(
         name="nbd_devices",
-        accepts="a whole number from 1 up",
-        parse=_count,
+        accepts=f"a whole number from 1 to {MOST_NBD_DEVICES}",
+        parse=_devices,
         metavar="COUNT",
         ini_type="int",
         help="how many NBD devices, from /dev/nbd0 on, all test processes of this machine share (default: 16)",

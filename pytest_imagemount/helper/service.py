@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from ..config import MOST_NBD_DEVICES
 from ..engine.workspace import Owner, Workspace
 from ..errors import RequestInvalid, TeardownError
 from . import messages, protocol
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     import socket
 
     from .runs import Runs
-
-_MOST_DEVICES = 1024
-"""NBD devices: each costs a lock file."""
 
 
 class Service:
@@ -142,9 +140,9 @@ class Service:
         if request.version != protocol.VERSION:
             reason = f"this helper speaks version {protocol.VERSION}: two versions of the package are installed"
             raise RequestInvalid(argument="version", value=str(request.version), reason=reason)
-        if not 1 <= request.nbd_devices <= _MOST_DEVICES or request.nbd_start < 0:
+        if not 1 <= request.nbd_devices <= MOST_NBD_DEVICES or request.nbd_start < 0:
             value = f"{request.nbd_devices}, from {request.nbd_start}"
-            raise RequestInvalid(argument="nbd_devices", value=value, reason=f"must be 1 to {_MOST_DEVICES}")
+            raise RequestInvalid(argument="nbd_devices", value=value, reason=f"must be 1 to {MOST_NBD_DEVICES}")
         if self._mounts is None:
             self._workspace = Workspace(uid=self._uid, nbd_devices=request.nbd_devices, nbd_start=request.nbd_start)
             self._mounts = Mounts(self._workspace, Owner(self._pid, request.worker))

@@ -124,8 +124,9 @@ WRONG = [
     ("unavailable", "ignore", "expected fail or skip"),
     ("sudo", "always", "expected auto or never"),
     ("signals", "always", "expected auto or never"),
-    ("nbd_devices", "0", "expected a whole number from 1 up"),
-    ("nbd_devices", "2.5", "expected a whole number from 1 up"),
+    ("nbd_devices", "0", "expected a whole number from 1 to 1024"),
+    ("nbd_devices", "1025", "expected a whole number from 1 to 1024"),
+    ("nbd_devices", "2.5", "expected a whole number from 1 to 1024"),
 ]
 
 
