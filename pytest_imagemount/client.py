@@ -93,6 +93,7 @@ class Client:
         :raises HelperLost: it was gone already, or said nothing in time
         """
         if os.getpid() != self.pid:
+            self._disown()
             return
         try:
             with self._lock:
@@ -106,6 +107,12 @@ class Client:
         finally:
             self._channel.close()
             self._output.close()
+
+    def _disown(self) -> None:
+        """Close what a forked child has of it. The helper is the parent's, and hears nothing of this."""
+        abandon(self._process)
+        self._channel.close()
+        self._output.close()
 
     def _ask(self, request: protocol.Request, descriptors: tuple[int, ...]) -> _Reply:
         if os.getpid() != self.pid:
@@ -130,7 +137,7 @@ class Client:
                 self._take_one()
             return reply
         except OSError as error:
-            raise self._lost(str(error)) from error
+            raise self._lost(error.strerror or str(error)) from error
         finally:
             del self._awaited[number]
 
@@ -173,7 +180,7 @@ class Client:
             reason = f"helper {self.helper_pid} was still undoing after {_STOP_TIMEOUT:.0f} s"
             raise HelperLost(reason=reason, hint=f"look at it with: ps -fp {self.helper_pid}") from None
         except OSError as error:
-            raise self._lost(str(error)) from error
+            raise self._lost(error.strerror or str(error)) from error
 
     def _see_it_end(self) -> None:
         if not _ends_within(self._process, _STOP_TIMEOUT):
@@ -216,7 +223,10 @@ def current_client(settings: Settings, *, worker: str = "", nbd_start: int = 0) 
     """This process's helper, started at the first call."""
     global _current
     with _current_lock:
-        if _current is None or _current.pid != os.getpid():
+        if _current is not None and _current.pid != os.getpid():
+            _current.close()
+            _current = None
+        if _current is None:
             _current = Client(settings, worker=worker, nbd_start=nbd_start)
             atexit.register(close_current_client)
         return _current

@@ -214,6 +214,18 @@ def test_a_helper_that_keeps_something_is_not_waited_for(
     monkeypatch.undo()
 
 
+def test_a_forked_child_closes_its_copies_and_the_helper_hears_nothing(played: tuple[Client, Played]) -> None:
+    client, helper = played
+    before = open_files()
+    child = os.fork()
+    if not child:
+        client.close()
+        os._exit(0 if open_files() == before - 2 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    client.ask(Status())
+    assert [request["operation"] for request in helper.requests] == ["configure", "status"]
+
+
 def test_only_what_is_refused_here_is_asked_of_the_helper(played: tuple[Client, Played], tmp_path: Path) -> None:
     client, helper = played
     helper.answer = lambda channel, request: send_file(channel, request["sequence"], "by root")
