@@ -159,12 +159,12 @@ def _undo_of(device: OurDevice) -> tuple[str, Callable[[OurDevice, Path], None]]
 
 def _note_what_was_ours(plan: Plan, devices: list[OurDevice]) -> None:
     """What the records name and somebody else has now: told, and left alone."""
-    tagged = {f"/dev/{device.name}" for device in devices}
+    tagged = {device.name for device in devices}
     now = {entry.target: entry for entry in mounts()}
     planned = {step.what for step in plan.steps} | {what for what, _ in plan.left}
     for record in plan.records:
         name = Path(record.device).name
-        if record.device not in tagged and re.fullmatch(r"(loop|nbd)\d+", name) and _is_attached(name):
+        if name not in tagged and re.fullmatch(r"(loop|nbd)\d+", name) and _is_attached(name):
             plan.not_ours.append((f"/dev/{name}", f"mount {record.number} had it; somebody else has it now"))
         place = now.get(Path(record.mountpoint)) if record.mountpoint else None
         if place is not None and f"unmount {place.target}" not in planned and disk_of(place) not in tagged:

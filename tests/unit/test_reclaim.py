@@ -7,27 +7,27 @@ import os
 import subprocess
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_imagemount import cleaning, processes
 from pytest_imagemount.engine.held_folder import HeldFolder, take_over
+from pytest_imagemount.engine.mountinfo import MountEntry
 from pytest_imagemount.engine.processes import ProcessId
 from pytest_imagemount.engine.undo import UndoStack, deadline, patience, wait_until
 from pytest_imagemount.errors import RequestInvalid
+from pytest_imagemount.helper import plan as plan_module
 from pytest_imagemount.helper.descriptors import require_image, require_mountpoint
 from pytest_imagemount.helper.folder_contents import remove_contents, strangers_in
 from pytest_imagemount.helper.journal import Journal
+from pytest_imagemount.helper.leftovers import OurDevice
 from pytest_imagemount.helper.plan import make_plan
 from pytest_imagemount.helper.reclaim import reclaim
 from pytest_imagemount.helper.record import Record
 from pytest_imagemount.helper.report import Item, Report
 from pytest_imagemount.processes import Held, Listing
 from pytest_imagemount.terminal import Style
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 US = ProcessId.of(os.getpid())
 PLAIN = Style(colour=False, unicode=True)
@@ -263,3 +263,23 @@ def test_a_mount_point_is_an_empty_folder_of_the_callers_own(tmp_path: Path) -> 
     with pytest.raises(RequestInvalid, match="not of a folder"):
         require_mountpoint(fd, owner)
     os.close(fd)
+
+
+def test_a_place_that_a_device_of_ours_is_mounted_at_is_not_called_foreign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldFolder(tmp_path)
+    Journal(held.fd).write(record(held))  # of mount 1, whose place mount 2 has by now
+    token = held.token
+    abandon(held)
+    entry = MountEntry(7, "7:3", Path("/run/x/mount-1"), "ext4", "/dev/loop3", frozenset())
+    monkeypatch.setattr(plan_module, "mounts", lambda: [entry])
+    monkeypatch.setattr(plan_module, "disk_of", lambda _: "loop3")
+    monkeypatch.setattr(plan_module, "devices_of", lambda *_: [OurDevice("loop3", 2, "41")])
+    parent = os.open(tmp_path, os.O_RDONLY)
+    folder = take_over(token, parent)
+    plan = make_plan(folder)
+    assert [what for what, _ in plan.left] == ["/dev/loop3 at /run/x/mount-1", "detach /dev/loop3"]
+    assert plan.not_ours == []
+    folder.close()
+    os.close(parent)
