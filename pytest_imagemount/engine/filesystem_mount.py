@@ -13,6 +13,8 @@ from .further_devices import further_device
 from .unmounting import unmount
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .device import Device
     from .superblock import Superblock
     from .tables.read import Partition
@@ -40,9 +42,10 @@ class Filesystem:
     readonly: bool
     subvolume: str | None = None
 
-    def mount(self, device: Device, target: Target) -> bool:
+    def mount(self, device: Device, target: Target, read: Callable[[int], bytes]) -> bool:
         """Mount it; whether its journal was dirty and was not replayed.
 
+        :param read: reads so many bytes from its start
         :raises RequestInvalid: the type mounts no block devices, or has no subvolumes
         :raises FilesystemNotMountable: it is on further devices, which are none of the image
         :raises VolumeNotFound: it has no such subvolume
@@ -54,7 +57,7 @@ class Filesystem:
         options = (*filesystems.standing_options(self.fstype), *self._subvolume_option(), *self.options)
         no_replay = filesystems.no_replay_options(self.fstype) if self.readonly else ()
         try:
-            self._refuse_further_device(device)
+            self._refuse_further_device(read)
             return self._mount(device, target, options, no_replay)
         except OSError as error:
             if error.errno == errno.ENOENT and self.subvolume is not None:
@@ -74,13 +77,8 @@ class Filesystem:
             return True
         return False
 
-    def _refuse_further_device(self, device: Device) -> None:
-        fd = os.open(device.node, os.O_RDONLY | os.O_CLOEXEC) if device.fd < 0 else device.fd
-        try:
-            further = further_device(fd, self.fstype, self.options)
-        finally:
-            if fd != device.fd:
-                os.close(fd)
+    def _refuse_further_device(self, read: Callable[[int], bytes]) -> None:
+        further = further_device(read, self.fstype, self.options)
         if further is not None:
             reason = f"the {self.fstype} is not whole in the image: it has {further}, which the kernel would open"
             hint = "build it on one device" if self.fstype == "f2fs" else "options='noload' leaves the journal out"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _START = 1024  # of the superblock of both
 _EXT_MAGIC, _EXT_COMPAT, _EXT_JOURNAL_INODE, _EXT_JOURNAL_DEVICE = 0x38, 0x5C, 0xE0, 0xE4
@@ -24,18 +24,19 @@ _F2FS_MAGIC = 0xF2F52010
 _F2FS_DEVICES = 2201
 _F2FS_PATH = 64  # bytes
 _F2FS_COPY = 4096  # from the first superblock to the second, of which the kernel takes the first that is valid
-_SIZE = _START + _F2FS_COPY + _F2FS_DEVICES + _F2FS_PATH
+_HEAD = _START + _F2FS_COPY + _F2FS_DEVICES + _F2FS_PATH
 
 
-def further_device(fd: int, fstype: str, options: Sequence[str]) -> str | None:
-    """The further device that mounting the block device open at ``fd`` would open, in words; None where there is none.
+def further_device(read: Callable[[int], bytes], fstype: str, options: Sequence[str]) -> str | None:
+    """The further device that mounting a file system would open, in words; None where there is none.
 
+    :param read: reads so many bytes from the start of the file system
     :param options: of the file system
     """
-    if fstype in ("ext2", "ext3", "ext4"):
-        return None if _NO_JOURNAL.intersection(options) else _journal_device(os.pread(fd, _SIZE, 0)[_START:])
+    if fstype in ("ext2", "ext3", "ext4") and not _NO_JOURNAL.intersection(options):
+        return _journal_device(read(_HEAD)[_START:])
     if fstype == "f2fs":
-        data = os.pread(fd, _SIZE, 0)
+        data = read(_HEAD)
         return _f2fs_device(data[_START:]) or _f2fs_device(data[_START + _F2FS_COPY :])
     return None
 

@@ -82,6 +82,7 @@ class Mount(Stages):
         self.table: PartitionTable | None = None
         self.partition: Partition | None = None
         self.window: Window | None = None
+        self._in_disk: Window | None = None  # which the device is, where it is no volume
         self.superblock: Superblock | None = None
         self.members = tuple(members)
         self.key = key
@@ -189,7 +190,7 @@ class Mount(Stages):
     def map(self) -> None:
         """virtual disk → block device of the chosen partition (``device``)."""
         self._require("map", State.ATTACHED)
-        self.partition = self.window = None
+        self.partition = self.window = self._in_disk = None
         with self._stage(State.MAPPED) as undo:
             if self._share_device():
                 return
@@ -309,7 +310,7 @@ class Mount(Stages):
             if self._is_volume:
                 return self._map_volume(undo)
         device = self.device = self._map(undo, window)
-        self.size = window.size
+        self.size, self._in_disk = window.size, window
         if to_mount and not isinstance(reader, FileReader):
             whole = Window(0, window.size)
             probed = self._found.superblock(window, lambda: probe(device.fd, whole, image=self.image.name))
@@ -329,7 +330,7 @@ class Mount(Stages):
 
         top = build(self, undo)
         self.device, self.superblock, self.size = top.device, top.superblock, top.size
-        self.partition, self.window = top.partition, top.window
+        self.partition, self.window, self._in_disk = top.partition, top.window, None
 
     def choose(self) -> Window:
         """Find the partition that is wanted, and say what is its window of the disk, which must be attached."""
@@ -405,4 +406,14 @@ class Mount(Stages):
             readonly=self._readonly,
             subvolume=self.wanted.subvolume,
         )
-        self.dirty = filesystem.mount(device, target)
+        self.dirty = filesystem.mount(device, target, lambda size: self._head(device, size))
+
+    def _head(self, device: Device, size: int) -> bytes:
+        """The first bytes of what is mounted; as :meth:`_map_window`, not through the device where there is a file."""
+        if self._in_disk is not None and isinstance(self.reader, FileReader):
+            return self.reader.pread(min(size, self._in_disk.size), self._in_disk.offset)
+        fd = os.open(device.node, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(fd, size, 0)
+        finally:
+            os.close(fd)
