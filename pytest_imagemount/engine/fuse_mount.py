@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .loop_mount import attach_loop
 from .mount import Mount
-from .qemu.daemon import open_disk
+from .qemu.layers import open_disk
 from .reader import FileReader, Reader, Window
 
 if TYPE_CHECKING:

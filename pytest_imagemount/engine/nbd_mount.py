@@ -10,7 +10,7 @@ from .mount import Mount
 from .nbd import attach as nbd
 from .nbd.client import NbdReader, open_export
 from .nbd.pool import Holder
-from .qemu.daemon import open_disk
+from .qemu.layers import open_disk
 from .reader import Window
 
 if TYPE_CHECKING:

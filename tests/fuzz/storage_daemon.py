@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pytest_imagemount.engine.image import identify
 from pytest_imagemount.engine.nbd.client import NbdError, NbdReader, open_export
-from pytest_imagemount.engine.qemu.daemon import StorageDaemon, open_disk
+from pytest_imagemount.engine.qemu.daemon import StorageDaemon
+from pytest_imagemount.engine.qemu.layers import open_disk
 from pytest_imagemount.engine.undo import UndoStack
 from pytest_imagemount.errors import ImageMountError
 from pytest_imagemount.programs import run

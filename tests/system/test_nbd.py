@@ -22,7 +22,8 @@ from pytest_imagemount.engine.nbd.client import NbdReader, open_export
 from pytest_imagemount.engine.nbd.netlink import NbdNetlink
 from pytest_imagemount.engine.nbd.pool import Busy, Holder, Lease, NbdPool
 from pytest_imagemount.engine.nbd.state import kernel_state
-from pytest_imagemount.engine.qemu.daemon import StorageDaemon, open_disk
+from pytest_imagemount.engine.qemu.daemon import StorageDaemon
+from pytest_imagemount.engine.qemu.layers import open_disk
 from pytest_imagemount.engine.reader import Window
 from pytest_imagemount.engine.undo import UndoStack, wait_until
 from pytest_imagemount.errors import CapabilityMissing, DeviceFailed, DevicesBusy

@@ -19,7 +19,8 @@ from pytest_imagemount.engine.image import identify
 from pytest_imagemount.engine.mountinfo import mounts
 from pytest_imagemount.engine.nbd.client import NbdError, NbdReader, open_export
 from pytest_imagemount.engine.qemu import removal as qemu_removal
-from pytest_imagemount.engine.qemu.daemon import StorageDaemon, open_disk
+from pytest_imagemount.engine.qemu.daemon import StorageDaemon
+from pytest_imagemount.engine.qemu.layers import open_disk
 from pytest_imagemount.engine.reader import Window
 from pytest_imagemount.engine.undo import UndoStack, wait_until
 from pytest_imagemount.errors import (

@@ -17,49 +17,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DeviceFailed, ImageUnsafe, RequestInvalid
-from ..findings import Stamp, stamp_of
 from .dead_fuse import unmount_dead
-from .layers import open_image
-from .nodes import Export, Node, access, file_at, file_of, strangers
+from .nodes import Export, Node, access, file_at, file_of, image_at, strangers
+from .opened_before import OpenedBefore
 from .qmp import Command, QmpError, QmpLost
 from .refusals import refusal
 from .removal import remove_export, remove_node
 from .session import QemuSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
     from pathlib import Path
 
-    from ..image import Image
     from ..reader import Window
-    from ..undo import UndoStack
-
-_MOST_REMEMBERED = 256
-_KNOW_BACKING_FILES = frozenset({"qcow", "qcow2", "qed", "vmdk"})
-
-
-def open_disk(
-    daemon: StorageDaemon,
-    image: Image,
-    mode: str,
-    make_scratch_file: Callable[[], int],
-    undo: UndoStack,
-    *,
-    overlay_size: int | None = None,
-) -> str:
-    """The node of ``image``'s virtual disk for ``mode`` (ro, overlay, rw); each undo goes on ``undo``.
-
-    :param make_scratch_file: gives a descriptor of an empty temporary file, for what mode overlay writes
-    :param overlay_size: bytes that this file may become long; None is no bound
-    """
-    node = open_image(daemon, image, undo, readonly=mode != "rw")
-    if mode != "overlay":
-        return node
-    scratch = make_scratch_file()
-    undo.push("remove the scratch file", lambda: os.close(scratch))
-    overlay = daemon.add_overlay(node, scratch, most=overlay_size)
-    undo.push(f"remove the overlay of {image.name!r}", lambda: daemon.remove_node(overlay))
-    return overlay
 
 
 class StorageDaemon:
@@ -85,8 +55,7 @@ class StorageDaemon:
         self._exports: dict[str, Export] = {}
         self._count = 0
         self._serves_nbd = False
-        self._remembers = remembers
-        self._opened: dict[tuple[Stamp, str], int] = {}  # what was opened alone, and the size of its virtual disk
+        self._opened = OpenedBefore(remembers=remembers)
 
     @property
     def alive(self) -> bool:
@@ -127,33 +96,23 @@ class StorageDaemon:
             reason = "the image is to be written to, but was opened for reading only"
             raise RequestInvalid(argument="fd", value=str(fd), reason=reason)
         alone = backing is None and data_file is None and not also_opens
-        known_as = self._known_as(fd, format) if readonly and alone else None
-        size = self._opened.get(known_as) if known_as is not None else None
+        key = self._opened.key(fd, format) if readonly and alone else None
+        size = self._opened.size_of(key)
         name = self._new_name("i")
-        options: dict[str, Any] = {
-            "driver": format,
-            "node-name": name,
-            **access(readonly=readonly),
-            "file": file_at(fd),
-        }
-        if size is None:  # it will be told by its name from what qemu opens of its own accord
-            options["file"]["node-name"] = file_of(name)
-        if format in _KNOW_BACKING_FILES:
-            options["backing"] = backing
+        options = {"node-name": name, **access(readonly=readonly), **image_at(fd, format, backing=backing)}
         if data_file is not None:
             options["data-file"] = data_file
-        if size is None:
-            self._add(name, options, image=image, format=format, readonly=readonly, also_opens=also_opens)
-            if known_as is not None:
-                self._remember(known_as, self._nodes[name].size)
-        else:
+        if size is not None:
             self._add_known(name, options, Node(image, format, size, readonly, unnamed=1))
+            return name
+        options["file"]["node-name"] = file_of(name)  # by which it is told from what qemu opens of its own accord
+        self._add(name, options, image=image, format=format, readonly=readonly, also_opens=also_opens)
+        self._opened.note(key, self._nodes[name].size)
         return name
 
     def size_when_opened_before(self, fd: int, format: str) -> int | None:
         """Bytes of the virtual disk of the image open at ``fd``, where :meth:`add_known_window` takes it; else None."""
-        known_as = self._known_as(fd, format)
-        return None if known_as is None else self._opened.get(known_as)
+        return self._opened.size_of(self._opened.key(fd, format))
 
     def add_known_window(self, fd: int, format: str, window: Window, *, image: str) -> str:
         """A read-only node that is ``window`` of an image that was opened before, by one command.
@@ -161,11 +120,8 @@ class StorageDaemon:
         It must have had a :meth:`size_when_opened_before`. Parameters as for :meth:`add_image`.
         """
         name = self._new_name("w")
-        disk: dict[str, Any] = {"driver": format, "file": file_at(fd)}
-        if format in _KNOW_BACKING_FILES:
-            disk["backing"] = None
         place = {"offset": window.offset, "size": window.size}
-        options = {"driver": "raw", "node-name": name, **access(readonly=True), **place, "file": disk}
+        options = {"driver": "raw", "node-name": name, **access(readonly=True), **place, "file": image_at(fd, format)}
         self._add_known(name, options, Node(image, format, window.size, readonly=True, unnamed=2))
         return name
 
@@ -189,7 +145,7 @@ class StorageDaemon:
         self._running().execute(base.image, "blockdev-add", file)
         self._nodes[file_of(name)] = base if most is None else replace(base, unnamed=1)
         try:
-            self._create(base, create)
+            self._running().create(base.image, self._new_name("j"), create)
             options = {
                 "driver": "qcow2",
                 "node-name": name,
@@ -319,15 +275,6 @@ class StorageDaemon:
     def _export_name(self, node: str) -> str:
         return self._new_name("e") if node in self._exports else node
 
-    def _known_as(self, fd: int, format: str) -> tuple[Stamp, str] | None:
-        stamp = stamp_of(fd) if self._remembers else None
-        return None if stamp is None else (stamp, format)
-
-    def _remember(self, known_as: tuple[Stamp, str], size: int) -> None:
-        while len(self._opened) >= _MOST_REMEMBERED:
-            del self._opened[next(iter(self._opened))]
-        self._opened[known_as] = size
-
     def _add_known(self, name: str, options: dict[str, Any], node: Node) -> None:
         """Add a node of which all is known."""
         (added,) = self._running().execute_many(node.image, [Command("blockdev-add", options)])
@@ -358,18 +305,6 @@ class StorageDaemon:
             self.remove_node(name)
             hint = "make a self-contained copy of it with `qemu-img convert`, if you trust the image"
             raise ImageUnsafe(image=image, reason=f"it names another file, {', '.join(found)}", hint=hint)
-
-    def _create(self, base: Node, options: dict[str, Any]) -> None:
-        session = self._running()
-        job = self._new_name("j")
-        session.execute(base.image, "blockdev-create", {"job-id": job, "options": options})
-        done = {"id": job, "status": "concluded"}
-        session.wait(base.image, lambda event: event.name == "JOB_STATUS_CHANGE" and event.data == done)
-        jobs, _ = session.execute_many(base.image, [Command("query-jobs"), Command("job-dismiss", {"id": job})])
-        if failures := [str(found["error"]) for found in jobs if found["id"] == job and "error" in found]:
-            hint = "the temporary folder (TMPDIR) may be full"
-            reason = f"the temporary overlay was not made: {failures[0]}"
-            raise DeviceFailed(image=base.image, device="qemu-storage-daemon", reason=reason, hint=hint)
 
     def _export(self, name: str, node: str, options: dict[str, Any], path: Path | None, writable: bool) -> str:
         base = self._known(node)

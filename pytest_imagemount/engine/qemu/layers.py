@@ -12,9 +12,35 @@ from ..formats.references import DATA, EXTENT
 from ..image_lock import lock_image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..image import Image
     from ..undo import UndoStack
     from .daemon import StorageDaemon
+
+
+def open_disk(
+    daemon: StorageDaemon,
+    image: Image,
+    mode: str,
+    make_scratch_file: Callable[[], int],
+    undo: UndoStack,
+    *,
+    overlay_size: int | None = None,
+) -> str:
+    """The node of ``image``'s virtual disk for ``mode`` (ro, overlay, rw); each undo goes on ``undo``.
+
+    :param make_scratch_file: gives a descriptor of an empty temporary file, for what mode overlay writes
+    :param overlay_size: bytes that this file may become long; None is no bound
+    """
+    node = open_image(daemon, image, undo, readonly=mode != "rw")
+    if mode != "overlay":
+        return node
+    scratch = make_scratch_file()
+    undo.push("remove the scratch file", lambda: os.close(scratch))
+    overlay = daemon.add_overlay(node, scratch, most=overlay_size)
+    undo.push(f"remove the overlay of {image.name!r}", lambda: daemon.remove_node(overlay))
+    return overlay
 
 
 def open_image(daemon: StorageDaemon, image: Image, undo: UndoStack, *, readonly: bool) -> str:

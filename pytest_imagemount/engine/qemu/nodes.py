@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
+_KNOW_BACKING_FILES = frozenset({"qcow", "qcow2", "qed", "vmdk"})
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -47,6 +49,14 @@ def file_at(fd: int) -> dict[str, Any]:
     """The options of the file or block device open at ``fd``."""
     driver = "host_device" if stat.S_ISBLK(os.fstat(fd).st_mode) else "file"
     return {"driver": driver, "filename": f"{_our_files()}{fd}"}
+
+
+def image_at(fd: int, format: str, *, backing: str | None = None) -> dict[str, Any]:
+    """The options of the image in that file. ``backing`` is the node that it is a difference to; it opens no other."""
+    image: dict[str, Any] = {"driver": format, "file": file_at(fd)}
+    if format in _KNOW_BACKING_FILES:
+        image["backing"] = backing
+    return image
 
 
 def access(*, readonly: bool) -> dict[str, Any]:

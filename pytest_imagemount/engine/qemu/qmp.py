@@ -124,12 +124,6 @@ class QmpClient:
                     return event
             self._keep_event(self._message(deadline))
 
-    def take_events(self) -> list[Event]:
-        """The events that came along with answers, oldest first; each is given once."""
-        events = list(self._events)
-        self._events.clear()
-        return events
-
     def close(self) -> None:
         """Close the connection; twice is fine."""
         self._connection.close()

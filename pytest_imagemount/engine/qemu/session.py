@@ -90,6 +90,20 @@ class QemuSession:
         except (QmpLost, QmpTimeout) as error:
             raise self._failure(image, error) from error
 
+    def create(self, image: str, job: str, options: Mapping[str, Any]) -> None:
+        """Format the file of a new image; ``job`` is a name for it that is used once.
+
+        :raises DeviceFailed: it failed, or the daemon is dead or silent
+        """
+        self.execute(image, "blockdev-create", {"job-id": job, "options": options})
+        done = {"id": job, "status": "concluded"}
+        self.wait(image, lambda event: event.name == "JOB_STATUS_CHANGE" and event.data == done)
+        jobs, _ = self.execute_many(image, [Command("query-jobs"), Command("job-dismiss", {"id": job})])
+        if failures := [str(found["error"]) for found in jobs if found["id"] == job and "error" in found]:
+            hint = "the temporary folder (TMPDIR) may be full"
+            reason = f"the temporary overlay was not made: {failures[0]}"
+            raise DeviceFailed(image=image, device=_DEVICE, reason=reason, hint=hint)
+
     def ask(self, command: str, arguments: Mapping[str, Any], *, timeout: float) -> Any:
         """The answer, or the refusal as a :class:`~.qmp.QmpError`. For removals.
 
