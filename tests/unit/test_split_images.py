@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+from pathlib import Path
 
 import pytest
 
-from pytest_imagemount.errors import ImageInvalid
+from pytest_imagemount.errors import ImageInvalid, ImageUnreadable
 from pytest_imagemount.split_images import other_parts
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write(folder: Path, **sizes: int) -> None:
@@ -34,6 +32,22 @@ def test_the_parts_beside_the_first_are_found_in_order(tmp_path: Path, numbers: 
 def test_any_other_name_is_that_of_a_whole_image(tmp_path: Path, first: str) -> None:
     write(tmp_path, n002=100, n003=100)
     assert parts(tmp_path, first) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(ImageUnreadable, match="cannot be listed: Permission denied"):
+        parts(tmp_path, "disk.img.001")
+
+
+def test_a_part_that_is_a_folder_is_missing(tmp_path: Path) -> None:
+    write(tmp_path, n001=5000)
+    (tmp_path / "disk.img.002").mkdir()
+    with pytest.raises(ImageInvalid, match=r"there is no disk\.img\.002"):
+        parts(tmp_path, "disk.img.001")
 
 
 def test_a_first_part_alone_is_a_whole_image(tmp_path: Path) -> None:
