@@ -168,7 +168,7 @@ def inspect(
                 table=table,
                 whole=whole,
                 volumes=volumes,
-                auto=_choose(table, by_window, image, architecture),
+                auto=_choose(table, disk, by_window, image, architecture),
                 logical=logical,
                 logical_error=logical_error,
                 layers=identified.layers,
@@ -218,6 +218,7 @@ def _tell(line: str) -> None:
 
 def _choose(
     table: PartitionTable | None,
+    disk: Window,
     superblocks: dict[Window, Superblock | None],
     image: str,
     architecture: str | None,
@@ -226,7 +227,12 @@ def _choose(
         chosen = select(table, AUTO, image, probe=superblocks.get, architecture=architecture)
     except PartitionNotFound as error:
         return Choice(None, error.reason)
-    return Choice(chosen.number if chosen else None)
+    if chosen is not None:
+        return Choice(chosen.number)
+    held = superblocks[disk]
+    if held is None or not held.mountable:
+        return Choice(None, "the image itself holds no file system" + (f" ({held.type})" if held else ""))
+    return Choice(None)
 
 
 @contextmanager

@@ -409,6 +409,14 @@ def test_the_choice_of_auto_is_told(image_factory: ImageFactory, capsys: pytest.
     assert "2 partitions hold a file system, and 0 of them are of type root-riscv64" in auto["error"]
 
 
+@pytest.mark.parametrize(("fstype", "error"), [("swap", "the image itself holds no file system (swap)"), (None, None)])
+def test_an_image_without_a_file_system_is_not_what_auto_mounts(
+    image_factory: ImageFactory, capsys: pytest.CaptureFixture[str], fstype: str | None, error: str | None
+) -> None:
+    found = inspect_json(image_factory("whole.raw", fstype=fstype, size="8M"), capsys)
+    assert found["auto"] == {"partition": None, "error": error or "the image itself holds no file system"}
+
+
 OS_RELEASE = 'ID=toy\nVERSION_ID="1.5"\nNAME=Toy\nPRETTY_NAME="Toy\\033 1.5 \u202e(x)"\n'
 
 
