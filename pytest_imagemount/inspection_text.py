@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from .engine.tables.partition_table import align, label_text, type_text
+from .engine.tables.partition_table import align, columns, label_text
 from .engine.text import human_size, printable
 from .layout_bar import draw_bar
 from .terminal import exact_size
@@ -134,11 +134,7 @@ def _logical_volumes(found: Inspection, style: Style) -> Iterator[str]:
 def _row(partition: Partition, volume: Volume | None) -> tuple[str, ...]:
     superblock = volume.superblock if volume else None
     return (
-        str(partition.number),
-        human_size(partition.window.offset),
-        human_size(partition.window.size),
-        type_text(partition),
-        label_text(partition.label),
+        *columns(partition),
         "(holds partitions)" if partition.container else describe(volume) if volume else "-",
         label_text(superblock.label if superblock else None),
     )

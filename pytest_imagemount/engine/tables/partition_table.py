@@ -130,7 +130,10 @@ class PartitionTable:
         shown = self.partitions if partitions is None else partitions
         lines = [self.title]
         if shown:
-            rows = [("#", "start", "size", "type", "partlabel", "partuuid"), *(_row(one) for one in shown)]
+            rows = [
+                ("#", "start", "size", "type", "partlabel", "partuuid"),
+                *((*columns(one), one.uuid or "-") for one in shown),
+            ]
             lines += ["  " + row for row in align(rows, right=3)]
         else:
             lines.append("  no partitions")
@@ -184,7 +187,7 @@ def overlaps(partitions: Iterable[Partition]) -> list[str]:
     return warnings
 
 
-def type_text(partition: Partition) -> str:
+def _type_text(partition: Partition) -> str:
     """The type for people: a GUID says nothing to who has its name; an MBR's code is what other tools show."""
     if partition.type_name is None:
         return printable(partition.type)
@@ -209,12 +212,12 @@ def align(rows: Sequence[Sequence[str]], *, right: int) -> list[str]:
     ]
 
 
-def _row(partition: Partition) -> tuple[str, ...]:
+def columns(partition: Partition) -> tuple[str, str, str, str, str]:
+    """Number, start, size, type and label for people."""
     return (
         str(partition.number),
         human_size(partition.window.offset),
         human_size(partition.window.size),
-        type_text(partition),
+        _type_text(partition),
         label_text(partition.label),
-        partition.uuid or "-",
     )
