@@ -117,6 +117,7 @@ class _Walk:
             for folder in self.backing.folders:
                 with suppress(_Outside):
                     return _open_inside(folder, place, flags)
+            real = _real(place)
         except OSError as error:
             hint = "allow it with chmod, or run as a user who may"
             reason = f"{what}: {error.strerror}"
@@ -124,7 +125,7 @@ class _Walk:
         finally:
             os.close(place)
         listed = ", ".join(str(folder) for folder in self.backing.folders)
-        raise _refused(image.name, f"{what} is at {printable(str(found))}, outside the folders listed: {listed}")
+        raise _refused(image.name, f"{what} is at {printable(real)}, outside the folders listed: {listed}")
 
 
 class _Outside(Exception):
