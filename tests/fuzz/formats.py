@@ -29,6 +29,7 @@ def seeds() -> dict[str, bytes]:
             incompatible=1 << 9, extensions=[(0x6803F857, bytes([0, 9, *b"new"]))]
         ).build(),
         "qcow2 with subclusters": Qcow2(incompatible=1 << 4, l2=[0x50000 | 1 << 63, 1]).build(),
+        "qcow2 with bitmaps": contents.qcow2_with_bitmaps(3, 16),
         "qcow with a backing file": contents.qcow(backing=b"/etc/base"),
         "qed with a backing file": contents.qed(5, name=b"/etc/base"),
         "vmdk with a parent": contents.vmdk(OWN + 'parentFileNameHint="/etc/base"\n'),
@@ -36,6 +37,7 @@ def seeds() -> dict[str, bytes]:
         "vmdk descriptor": b'# D\nversion=1\nCID=1\nRW 2048 FLAT "disk-flat.vmdk" 0\nRW 9 SPARSE "disk-s001.vmdk"\n',
         "vpc with a parent": contents.dynamic_vhd(4, "C:\\parent.vhd"),
         "vhdx with a parent": contents.vhdx(VHDX_ITEMS | {VHDX_PARAMETERS: b"\0\0\0\2\2\0\0\0"}),
+        "vhdx with a log": contents.vhdx(VHDX_ITEMS, block_table=1 << 20, log=1 << 20) + bytes(1 << 20),
         "luks": b"LUKS\xba\xbe\0\1".ljust(4096, b"\0"),
     }
     disk = bytes(512) + b"x" * 1024 + bytes(65536)

@@ -96,6 +96,15 @@ class Qcow2:
         return bytes(image[: self.length])
 
 
+def qcow2_with_bitmaps(count: int, granularity: int, *, length: int | None = None, place: int = 0x50000) -> bytes:
+    """A qcow2 of 1 MiB with bitmaps of 2 to the power of ``granularity`` bytes a bit."""
+    directory = struct.pack(">QIIBBHI", 0x60000, 1, 2, 1, granularity, 0, 0) * count
+    extension = struct.pack(">IIQQ", count, 0, len(directory) if length is None else length, place)
+    image = bytearray(Qcow2(autoclear=1, extensions=[(0x23852875, extension)]).build())
+    image[0x50000 : 0x50000 + len(directory)] = directory
+    return bytes(image[:0x60000])
+
+
 def qed(features: int = 0, *, cluster: int = 0x1000, table: int = 2, name: bytes = b"") -> bytes:
     header = struct.pack("<4sIIIQQQQQII", b"QED\0", cluster, table, 1, features, 0, 0, 0x1000, MIB, 64, len(name))
     return (header + name).ljust(0x3000, b"\0")

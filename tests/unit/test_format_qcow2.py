@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_imagemount.errors import ImageMountError, ImageUnsafe
 
-from .contents import MIB, Qcow2, look, refusal
+from .contents import MIB, Qcow2, look, qcow2_with_bitmaps, refusal
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -117,27 +117,18 @@ def test_qcow2_with_an_extension_that_runs_out_of_the_header() -> None:
     assert "extension 0x6803f857 of 4294967280 bytes" in refusal(bytes(image))
 
 
-def with_bitmaps(count: int, granularity: int, *, length: int | None = None, place: int = 0x50000) -> bytes:
-    """A qcow2 of 1 MiB with bitmaps of 2 to the power of ``granularity`` bytes a bit."""
-    directory = struct.pack(">QIIBBHI", 0x60000, 1, 2, 1, granularity, 0, 0) * count
-    extension = struct.pack(">IIQQ", count, 0, len(directory) if length is None else length, place)
-    image = bytearray(Qcow2(autoclear=1, extensions=[(0x23852875, extension)]).build())
-    image[0x50000 : 0x50000 + len(directory)] = directory
-    return bytes(image[:0x60000])
-
-
 def test_qcow2_with_bitmaps_is_fine() -> None:
-    assert look(with_bitmaps(2, 16)).format == "qcow2"
-    assert look(with_bitmaps(1024, 0)).format == "qcow2"  # 128 KiB each
+    assert look(qcow2_with_bitmaps(2, 16)).format == "qcow2"
+    assert look(qcow2_with_bitmaps(1024, 0)).format == "qcow2"  # 128 KiB each
 
 
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (with_bitmaps(1025, 0), "its 1025 bitmaps take 134348800 bytes of memory"),
-        (with_bitmaps(3, 16, length=48), "no room for 3"),
-        (with_bitmaps(1, 16, length=1 << 40), "directory of bitmaps has 1099511627776 bytes"),
-        (with_bitmaps(1, 16, place=0x60000), "truncated: its directory of bitmaps"),
+        (qcow2_with_bitmaps(1025, 0), "its 1025 bitmaps take 134348800 bytes of memory"),
+        (qcow2_with_bitmaps(3, 16, length=48), "no room for 3"),
+        (qcow2_with_bitmaps(1, 16, length=1 << 40), "directory of bitmaps has 1099511627776 bytes"),
+        (qcow2_with_bitmaps(1, 16, place=0x60000), "truncated: its directory of bitmaps"),
         (Qcow2(autoclear=1, extensions=[(0x23852875, b"short")]).build(), "bitmaps extension has 5 bytes"),
     ],
     ids=["too much memory", "no room", "absurd length", "outside", "short"],
