@@ -30,10 +30,9 @@ _CONTROL = Path("/dev/mapper/control")
 # name[128], uuid[129], data[7].
 _HEADER = struct.Struct("=3I2IIiIIIQ128s129s7s")
 _TARGET = struct.Struct("=QQiI16s")  # sector_start, length, status, next, target_type; then parameters, NUL
-_MAX_ANSWER = 1 << 20
 
-_CREATE, _REMOVE, _SUSPEND, _STATUS, _LOAD, _LIST, _TARGET_VERSION = 3, 4, 6, 7, 9, 2, 17
-_READONLY, _BUFFER_FULL, _DEFERRED = 1 << 0, 1 << 8, 1 << 17
+_CREATE, _REMOVE, _SUSPEND, _STATUS, _LOAD, _TARGET_VERSION = 3, 4, 6, 7, 9, 17
+_READONLY, _DEFERRED = 1 << 0, 1 << 17
 # Upper half of event_nr when a device is resumed: what udev is told in DM_COOKIE. The rules that look for file systems,
 # physical volumes and array members pass over a device with these flags. Source: libdevmapper.h.
 _UNNOTICED = (0x0002 | 0x0004 | 0x0008) << 16
