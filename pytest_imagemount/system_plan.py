@@ -181,7 +181,9 @@ def _from_fstab(entry: FstabEntry) -> Submount | Skipped | None:
     if partition is None:
         return Skipped(entry.source, entry.target, "which partition of the image this device is cannot be told")
     options = dict(option.partition("=")[::2] for option in entry.options)
-    kept = tuple(option for option in entry.options if option.partition("=")[0] in _KEPT)
+    # With a path as well the number says nothing more, and numbers change when a system is copied.
+    kept_names = _KEPT if "subvol" in options else _KEPT | {"subvolid"}
+    kept = tuple(option for option in entry.options if option.partition("=")[0] in kept_names)
     subvolume = options["subvol"].strip("/") or None if "subvol" in options else None
     fstype = None if entry.fstype in ("auto", "") or "," in entry.fstype else entry.fstype
     return Submount(target, partition, fstype, kept, subvolume, optional="nofail" in options)

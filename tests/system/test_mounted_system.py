@@ -204,11 +204,12 @@ def test_an_image_without_a_system_says_why_each_candidate_is_none(
 
 
 @pytest.mark.needs("root", "btrfs", "mkfs.btrfs")  # root: btrfs itself makes the subvolumes
+@pytest.mark.parametrize("home", ["subvol=/@home", "subvolid=257"])
 def test_a_root_subvolume_and_its_neighbours(
-    image_factory: ImageBuilder, mounted_system: SystemFactory, make_subvolumes: Callable[[Path], None]
+    home: str, image_factory: ImageBuilder, mounted_system: SystemFactory, make_subvolumes: Callable[[Path, str], None]
 ) -> None:
     disk = image_factory(fstype="btrfs", label="system", size=256 << 20)
-    make_subvolumes(disk)
+    make_subvolumes(disk, home)
     with mounted_system(disk) as system:
         assert (system / "etc/os-release").exists()
         assert (system / "home/file").read_text() == "of @home"
@@ -216,20 +217,23 @@ def test_a_root_subvolume_and_its_neighbours(
 
 
 @pytest.fixture
-def make_subvolumes() -> Callable[[Path], None]:
-    """Gives a btrfs a subvolume ``@`` with a system and ``@home``, as distributions lay them out."""
+def make_subvolumes() -> Callable[[Path, str], None]:
+    """Gives a btrfs a subvolume ``@`` with a system and ``@home``, as distributions lay them out.
+
+    The second argument is the option by which fstab says which one ``/home`` is.
+    """
     from pytest_imagemount import mount_image
     from pytest_imagemount.programs import run
 
-    def make(disk: Path) -> None:
+    def make(disk: Path, home: str) -> None:
         with mount_image(disk, mode="rw") as image:
             for name in ("@", "@home"):
                 run(["btrfs", "subvolume", "create", str(image.root / name)])
             for folder in ("etc", "home"):
                 (image / "@" / folder).mkdir()
             (image / "@/etc/os-release").write_text("ID=test\n")
-            line = "LABEL=system /{} btrfs subvol={},compress=zstd 0 0\n"
-            (image / "@/etc/fstab").write_text(line.format("", "@") + line.format("home", "/@home"))
+            line = "LABEL=system /{} btrfs {},compress=zstd 0 0\n"
+            (image / "@/etc/fstab").write_text(line.format("", "subvol=@") + line.format("home", home))
             (image / "@home/file").write_text("of @home")
 
     return make

@@ -54,6 +54,18 @@ def test_fstab_decides_in_order_of_depth() -> None:
     assert plan.skipped == ()
 
 
+def test_a_subvolume_is_named_by_path_or_by_number() -> None:
+    entries = [
+        entry("UUID=1", "/home", "btrfs", "subvolid=257,compress=zstd"),
+        entry("UUID=1", "/srv", "btrfs", "subvolid=258,subvol=/@srv"),
+    ]
+    plan = plan_system(entries, {}, {}, root=1, folders=ALL_FOLDERS)
+    assert plan.submounts == (
+        Submount("/home", "UUID=1", "btrfs", ("subvolid=257",)),
+        Submount("/srv", "UUID=1", "btrfs", subvolume="@srv"),
+    )
+
+
 def test_of_two_lines_with_one_mount_point_the_first_counts() -> None:
     entries = [entry("UUID=2", "/boot"), entry("UUID=3", "//boot/"), entry("UUID=4", "/srv")]
     plan = plan_system(entries, {}, {}, root=1, folders=ALL_FOLDERS)
