@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
+import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,16 +76,22 @@ class ImageReports:
         return "\n".join(lines)
 
     def _digest(self, path: str) -> str:
-        """Of the image file as it is now; empty where it is gone or may not be read here."""
+        """Of the image file as it is now; empty where it is gone, may not be read here, or is a pipe."""
         try:
-            with Path(path).open("rb") as file:
+            with open(path, "rb", opener=_open_without_waiting) as file:
                 status = os.fstat(file.fileno())
+                if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+                    return ""
                 key = path, status.st_size, status.st_mtime_ns
                 if key not in self._digests:
                     self._digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
                 return self._digests[key]
         except OSError:
             return ""
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def choice_of_item(item: pytest.Item) -> ImageChoice | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
@@ -318,6 +319,16 @@ def test_the_digest_is_taken_once(pytester: pytest.Pytester, disk: Path) -> None
     )
     check_file(pytester, DISK)
     pytester.runpytest_subprocess("--image=disk.raw", "--junitxml=out.xml").assert_outcomes(passed=3)
+
+
+def test_a_pipe_in_place_of_an_image_has_no_digest(pytester: pytest.Pytester) -> None:
+    os.mkfifo(pytester.path / "pipe.raw")
+    check_file(pytester, "disk: {format: raw}")
+    result = pytester.runpytest_subprocess("--image=pipe.raw", "--junitxml=out.xml", timeout=60)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*this is a named pipe, not an image*"])
+    (case,) = ElementTree.parse(pytester.path / "out.xml").iter("testcase")
+    assert {each.get("name") for each in case.iter("property")} == {"image", "image_path"}
 
 
 # The command
