@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..engine.text import printable
 from ..errors import ImageMountError
-from ..image_option import ImageChoice, chosen_images, no_image, partition_of, report_images
+from ..image_option import ImageChoice, chosen_images, no_image, partition_of, report_images, short_names
 from .kinds import problems_of
 from .plan import load_plans
 from .problem import CheckFailed
 from .text import failure_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import Self
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from ..shared_images import SharedImage
-    from .plan import Check, ImageKey
+    from .plan import Check, ImageKey, Plan
 
 _TOLD = (CheckFailed, ImageMountError, OSError)
 """What a user is told in words; all else is a fault of ours, and shown as Python shows it."""
@@ -38,10 +39,17 @@ class CheckFile(pytest.File):
         except ImageMountError as error:
             raise self.CollectError(str(error)) from None
         report_images(self.config)
+        given, names = chosen_images(self.config), _own_names(plans)
+        seen: Counter[str] = Counter()  # two documents may check one thing of one image
         for plan in plans:
-            for choice in images_for(plan.image, chosen_images(self.config)):
+            for choice in images_for(plan.image, given, names):
                 for check in plan.checks:
-                    yield CheckItem.of(self, check, choice, plan.image)
+                    name = _item_name(check, choice, plan.image)
+                    seen[name] += 1
+                    if seen[name] > 1:
+                        name = f"{name[:-1]}#{seen[name]}]"
+                    item: CheckItem = CheckItem.from_parent(self, name=name, check=check, choice=choice)
+                    yield item
 
 
 class CheckItem(pytest.Item):
@@ -52,15 +60,6 @@ class CheckItem(pytest.Item):
         self.check = check
         self.image_choice = choice
         self.shared: SharedImage | None = None
-
-    @classmethod
-    def of(cls, parent: CheckFile, check: Check, choice: ImageChoice | None, key: ImageKey) -> Self:
-        """The item, with a name as ``files:/etc/shadow[disk.qcow2]``; with the partition, where the file gives one."""
-        place = "no image" if choice is None else choice.name
-        place += f":{key.partition}" if key.partition else ""
-        name = printable(f"{check.name}[{place}]").replace("::", ":")
-        item: Self = cls.from_parent(parent, name=name, check=check, choice=choice)
-        return item
 
     def setup(self) -> None:
         """Have the image at hand; it is mounted when the check first asks for it."""
@@ -116,14 +115,29 @@ class CheckItem(pytest.Item):
         return self.path, self.check.line - 1, self.name.replace(":", " ", 1)
 
 
-def images_for(key: ImageKey, given: Iterable[ImageChoice]) -> list[ImageChoice | None]:
+def _item_name(check: Check, choice: ImageChoice | None, key: ImageKey) -> str:
+    """``files:/etc/shadow[disk.qcow2]``; with the partition, where the file gives one."""
+    place = "no image" if choice is None else choice.name
+    place += f":{key.partition}" if key.partition else ""
+    return printable(f"{check.name}[{place}]").replace("::", ":")
+
+
+def _own_names(plans: Iterable[Plan]) -> dict[Path, str]:
+    """What the images that the documents name are called."""
+    paths = list(dict.fromkeys(plan.image.path for plan in plans if plan.image.path is not None))
+    return dict(zip(paths, short_names(paths), strict=True))
+
+
+def images_for(key: ImageKey, given: Sequence[ImageChoice], names: Mapping[Path, str]) -> list[ImageChoice | None]:
     """The images that a document is run with: the given ones, else its own, else None.
 
     The command line says which image, a document says which of its partitions it is for.
+
+    :param names: what the images that documents name are called
     """
     choices = list(given)
     if not choices and key.path is not None:
-        choices = [ImageChoice(path=key.path, name=key.path.name, format=key.format)]
+        choices = [ImageChoice(path=key.path, name=names[key.path], format=key.format)]
     if not choices:
         return [None]
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
@@ -266,6 +267,22 @@ def test_the_fixtures_and_options_are_listed_with_their_meaning(pytester: pytest
         assert option in shown
 
 
+def test_checks_of_several_documents_are_told_apart(pytester: pytest.Pytester, disk: Path) -> None:
+    for name in ("a", "b"):
+        pytester.mkdir(name)
+        shutil.copy(disk, pytester.path / name)
+    check_file(pytester, "image: a/disk.raw\ndisk: {table: gpt}\n---\nimage: b/disk.raw\ndisk: {table: mbr}\n")
+    for options, names in (
+        ((), ["disk[a/disk.raw]", "disk[b/disk.raw]"]),
+        (("--image=disk.raw",), ["disk[disk.raw]", "disk[disk.raw#2]"]),
+    ):
+        result = pytester.runpytest_inprocess("-v", *options)
+        result.assert_outcomes(passed=1, failed=1)
+        result.stdout.fnmatch_lines(
+            [f"*::{names[0].replace('[', '[[]')} PASSED*", f"*::{names[1].replace('[', '[[]')} FAILED*"]
+        )
+
+
 # Reports
 
 
@@ -383,6 +400,21 @@ def test_the_command_passes_and_fails_as_the_checks_do(
         "",
     ]
     assert out[-1].startswith("6 checks: 4 passed, 2 failed in ")
+
+
+def test_the_command_counts_each_of_two_checks_with_one_name(
+    check: Callable[..., Ended], pytester: pytest.Pytester, disk: Path
+) -> None:
+    check_file(pytester, "disk: {table: mbr}\n---\ndisk: {format: raw}\n")
+    status, out, _ = check("disk.raw", "base.imagecheck.yaml", "-q")
+    assert status == 1
+    assert out[1:5] == [
+        "  -- disk",
+        "      table  expected mbr",
+        "             found    gpt",
+        "      see  base.imagecheck.yaml:1",
+    ]
+    assert out[-1].startswith("2 checks: 1 passed, 1 failed in ")
 
 
 def test_the_command_selects_and_writes_junit_xml(
