@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def check_fstab(check: Check, shared: SharedImage) -> Iterator[Problem]:
     """The problems of one entry of ``fstab``."""
-    entries = [entry for entry in shared.image.fstab if subject_of(entry) == check.subject]
+    wanted = _without_slash(check.subject)
+    entries = [entry for entry in shared.image.fstab if subject_of(entry) == wanted]
     if check.expect.get("state") == "absent":
         for entry in entries:
             yield Problem("state", "absent", f"{entry.source} of type {entry.fstype}")
@@ -35,7 +36,11 @@ def subject_of(entry: FstabEntry) -> str:
     """What a check file calls the entry: its mount point, or ``swap``."""
     if entry.fstype == "swap":
         return "swap"
-    return entry.target.rstrip("/") or "/"
+    return _without_slash(entry.target)
+
+
+def _without_slash(target: str) -> str:
+    return target.rstrip("/") or "/"
 
 
 def _entry_problems(check: Check, entry: FstabEntry) -> Iterator[Problem]:

@@ -292,6 +292,7 @@ FAILING = [
         "fstab: {/home: exists}",
         "state  expected exists\n         found    no entry; there are entries for: /, /boot/efi, swap",
     ),
+    ("fstab: {/boot/efi/: absent}", "state  expected absent\n         found    LABEL=ESP of type vfat"),
     ("fstab: {swap: absent}", "state  expected absent\n         found    UUID=1 of type swap"),
     ("fstab: {/: {source: /dev/sda1}}", "source  expected /dev/sda1\n          found    LABEL=root"),
     ("fstab: {/: {type: xfs}}", "type  expected xfs\n        found    ext4"),
