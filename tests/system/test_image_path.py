@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from pytest_imagemount.engine import syscalls
 from pytest_imagemount.errors import ImageUnmounted
-from pytest_imagemount.facts import MountFacts
 from pytest_imagemount.mounted_image import MountedImage
 from tests.confinement import assert_confined
+from tests.unit.trees import facts_of
 
 from . import chroot_oracle
 
@@ -43,19 +43,7 @@ def resolver_confines(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def mounted(folder: Path, mode: str = "rw", release: Callable[[], None] = lambda: None) -> MountedImage:
-    facts = MountFacts(
-        source=Path("/images/disk.raw"),
-        format="raw",
-        partition=None,
-        device="/dev/loop3",
-        fstype="tmpfs",
-        label=None,
-        uuid=None,
-        mode=mode,
-        backend="loop",
-        mountpoint=folder,
-    )
-    return MountedImage(facts, release)
+    return MountedImage(facts_of(folder, mode=mode), release)
 
 
 # Equal to a chroot

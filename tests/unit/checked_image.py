@@ -10,11 +10,11 @@ from pytest_imagemount.checks.plan import load_plans
 from pytest_imagemount.checks.problem import CheckFailed
 from pytest_imagemount.checks.text import failure_text
 from pytest_imagemount.config import Settings
-from pytest_imagemount.facts import MountFacts
 from pytest_imagemount.image_option import ImageChoice
 from pytest_imagemount.mounted_image import MountedImage
 from pytest_imagemount.session import MountSession
 from pytest_imagemount.shared_images import SharedImage
+from tests.unit.trees import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,18 +25,7 @@ class FolderImage(SharedImage):
 
     def __init__(self, tree: Path, disk: Path = Path("/images/disk.qcow2")) -> None:
         super().__init__(ImageChoice(disk, disk.name), MountSession(Settings()))
-        facts = MountFacts(
-            source=disk,
-            format="qcow2",
-            partition=2,
-            device="/dev/loop3",
-            fstype="ext4",
-            label="root",
-            uuid=None,
-            mode="ro",
-            backend="fuse",
-            mountpoint=tree,
-        )
+        facts = facts_of(tree, source=disk, format="qcow2", partition=2, label="root", mode="ro", backend="fuse")
         self._image = MountedImage(facts, lambda: None)
 
     @property

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import pytest_imagemount
 from pytest_imagemount.errors import FactsInvalid, FactsMissing, ImageUnmounted, from_wire
-from pytest_imagemount.facts import MountFacts
 from pytest_imagemount.mounted_image import MountedImage
 
 from .system_tree import make_tree
+from .trees import facts_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FACTS = ("os", "packages", "users", "groups", "services", "fstab", "cron", "kernel_cmdline", "bootloader")
 
 
 def mounted(folder: Path, mode: str = "ro") -> MountedImage:
-    facts = MountFacts(
-        source=Path("/images/disk.raw"),
-        format="raw",
-        partition=None,
-        device="/dev/loop3",
-        fstype="ext4",
-        label=None,
-        uuid=None,
-        mode=mode,
-        backend="loop",
-        mountpoint=folder,
-    )
-    return MountedImage(facts, lambda: None)
+    return MountedImage(facts_of(folder, mode=mode), lambda: None)
 
 
 @pytest.mark.parametrize("fact", FACTS)

@@ -22,6 +22,7 @@ from pytest_imagemount.image_root import LocalOpener
 from pytest_imagemount.manifest import Manifest
 from pytest_imagemount.mounted_image import BlockDevice, MountedImage
 from tests.confinement import assert_confined
+from tests.unit.trees import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,17 +40,15 @@ def resolver_confines(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def mount_facts(mountpoint: Path, mode: str = "rw") -> MountFacts:
-    return MountFacts(
+    return facts_of(
+        mountpoint,
         source=Path("/images/disk.qcow2"),
         format="qcow2",
         partition=2,
-        device="/dev/loop3",
-        fstype="ext4",
         label="root",
         uuid="0b4c5c4e-8f0a-4f3c-9d57-0d3f0f1c2a11",
         mode=mode,
         backend="fuse",
-        mountpoint=mountpoint,
     )
 
 

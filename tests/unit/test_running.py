@@ -14,7 +14,6 @@ import pytest
 
 from pytest_imagemount.config import Settings
 from pytest_imagemount.errors import CommandFailed, CommandNotAllowed, RequestInvalid
-from pytest_imagemount.facts import MountFacts
 from pytest_imagemount.helper.protocol import Run, decode_request, encode_request
 from pytest_imagemount.helper.run_inside import Job
 from pytest_imagemount.helper.runs import _job
@@ -23,6 +22,8 @@ from pytest_imagemount.running.account import Account, account_of
 from pytest_imagemount.running.command import Command, Outcome
 from pytest_imagemount.running.completed import Completed
 from pytest_imagemount.running.refusals import _elf_interpreter, why_not_run
+
+from .trees import facts_of
 
 if TYPE_CHECKING:
     from pytest_imagemount.image_path import ImagePath
@@ -41,19 +42,7 @@ def tree(tmp_path: Path) -> Path:
 
 def image_of(tree: Path) -> MountedImage:
     """``tree`` as a mounted image of which no command can be run."""
-    facts = MountFacts(
-        source=Path("disk.raw"),
-        format="raw",
-        partition=None,
-        device="/dev/loop0",
-        fstype="ext4",
-        label=None,
-        uuid=None,
-        mode="ro",
-        backend="loop",
-        mountpoint=tree,
-    )
-    return MountedImage(facts, lambda: None)
+    return MountedImage(facts_of(tree, mode="ro"), lambda: None)
 
 
 @pytest.fixture

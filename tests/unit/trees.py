@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pytest_imagemount.facts import MountFacts
 from pytest_imagemount.mounted_image import MountedImage
 
 
-def mounted(folder: Path, name: str = "disk.raw", partition: int | None = 2) -> MountedImage:
-    """The folder as a mounted image."""
+def facts_of(folder: Path, **others: Any) -> MountFacts:
+    """The facts of an image that is mounted at ``folder``; ``others`` are those that matter."""
     facts = MountFacts(
-        source=Path("/images") / name,
+        source=Path("/images/disk.raw"),
         format="raw",
-        partition=partition,
+        partition=None,
         device="/dev/loop3",
         fstype="ext4",
         label=None,
@@ -23,7 +25,12 @@ def mounted(folder: Path, name: str = "disk.raw", partition: int | None = 2) -> 
         backend="loop",
         mountpoint=folder,
     )
-    return MountedImage(facts, lambda: None)
+    return replace(facts, **others)
+
+
+def mounted(folder: Path, name: str = "disk.raw", partition: int | None = 2) -> MountedImage:
+    """The folder as a mounted image."""
+    return MountedImage(facts_of(folder, source=Path("/images") / name, partition=partition), lambda: None)
 
 
 def small_tree(folder: Path) -> Path:
