@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..errors import ImageMountError
 from . import rpm_bdb, rpm_ndb, rpm_sqlite
 from .package import Package
 from .reading import invalid
@@ -21,6 +22,8 @@ _FORMATS: dict[str, Callable[[ImagePath], Iterator[bytes]]] = {
     "Packages.db": rpm_ndb.read_headers,
     "Packages": rpm_bdb.read_headers,
 }
+"""Each reader gives the header of each package, by number; ValueError says what is wrong with the database."""
+
 DATABASES = tuple(f"{folder}/{name}" for folder in _FOLDERS for name in _FORMATS)
 
 
@@ -42,14 +45,21 @@ def native_architecture(packages: Sequence[Package]) -> str | None:
 
 
 def _read(path: ImagePath) -> list[Package]:
-    found = []
-    for number, blob in enumerate(_FORMATS[path.name](path), start=1):
-        try:
-            header = RpmHeader(blob)
-            evr = f"{header.version}-{header.release}"
-            version = evr if header.epoch is None else f"{header.epoch}:{evr}"
-            found.append(Package(header.name, version, header.arch, "rpm", partial(tuple, header.files())))
-        except ValueError as error:
-            hint = "the database is corrupt; `rpm --rebuilddb` mends what can be mended"
-            raise invalid(path, f"the header of package number {number} {error}", hint) from None
-    return found
+    try:
+        return [_package(number, blob) for number, blob in enumerate(_FORMATS[path.name](path), start=1)]
+    except ImageMountError:  # some are ValueErrors too, and say more
+        raise
+    except ValueError as error:
+        hint = "the database is corrupt; `rpm --rebuilddb` mends what can be mended"
+        raise invalid(path, str(error), hint) from None
+
+
+def _package(number: int, blob: bytes) -> Package:
+    try:
+        header = RpmHeader(blob)
+        files = header.files()
+    except ValueError as error:
+        raise ValueError(f"the header of package number {number} {error}") from None
+    evr = f"{header.version}-{header.release}"
+    version = evr if header.epoch is None else f"{header.epoch}:{evr}"
+    return Package(header.name, version, header.arch, "rpm", partial(tuple, files))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from .reading import invalid, read_bytes
+from .reading import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ def read_headers(path: ImagePath) -> Iterator[bytes]:
     try:
         pairs = _Pages(read_bytes(path, MOST_BYTES) or b"").pairs()
         found = {key: value for key, value in pairs if len(key) == 4 and any(key)}
-    except (struct.error, ValueError) as error:
-        raise invalid(path, str(error), "the database is corrupt; `rpm --rebuilddb` mends what can be mended") from None
+    except struct.error as error:
+        raise ValueError(str(error)) from None
     # A package number is in the byte order of the machine that wrote the database, as are the pages.
     yield from (found[key] for key in sorted(found))
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .reading import invalid, larger
+from .reading import larger
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,7 +20,6 @@ MOST_BYTES = 2 << 30
 _CHUNK = 1 << 20
 _MOST_SECONDS = 120.0
 _INSTRUCTIONS_BETWEEN_LOOKS = 1_000_000
-_HINT = "the database is corrupt; `rpm --rebuilddb` mends what can be mended"
 
 
 def read_headers(path: ImagePath) -> Iterator[bytes]:
@@ -41,7 +40,7 @@ def read_headers(path: ImagePath) -> Iterator[bytes]:
                 _limit(database)
                 yield from (bytes(blob) for (blob,) in database.execute("SELECT blob FROM Packages ORDER BY hnum"))
         except (sqlite3.Error, TypeError) as error:
-            raise invalid(path, f"SQLite says: {error}", _HINT) from None
+            raise ValueError(f"SQLite says: {error}") from None
 
 
 def _limit(database: sqlite3.Connection) -> None:
