@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_OUTPUT = 16 << 20
 """Bytes that a command may write to stdout, and as many to stderr."""
 _CHUNK = 1 << 16
+_LONGEST_WAIT = 3600.0  # seconds; epoll takes no more than 24 days at once
 _END_TIMEOUT = 5.0  # seconds; the kernel ends it in milliseconds
 
 
@@ -113,7 +114,7 @@ class Command:
         """
         while not self._outcome.over:
             left = deadline - time.monotonic()
-            ready = self._selector.select(max(left, 0))
+            ready = self._selector.select(min(max(left, 0), _LONGEST_WAIT))
             if left <= 0 and not ready:
                 tail = Completed(self._argv, 0, *self.output).tail
                 raise CommandTimeout(image=self._image, argv=self._argv, timeout=self._timeout, output=tail)

@@ -152,6 +152,14 @@ def test_it_is_over_when_that_is_said_and_not_when_the_pipes_end() -> None:
     assert set(Path("/proc/self/fd").iterdir()) <= before
 
 
+@pytest.mark.parametrize("timeout", [1e12, float("inf")])
+def test_a_time_limit_may_be_longer_than_the_kernel_can_wait(timeout: float) -> None:
+    helper = FakeHelper(stdout=b"done")
+    command = Command("disk.raw", ("x",), timeout, None)
+    assert (command.run(helper.start).status, command.output) == (0, (b"done", b""))
+    helper.close()
+
+
 def test_a_helper_that_is_gone_leaves_no_status() -> None:
     outcome = Command("disk.raw", ("x",), 5, b"unread").run(lambda pipes: None)
     assert (outcome.over, outcome.status, outcome.failed) == (True, None, {})
