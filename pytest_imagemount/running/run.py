@@ -52,14 +52,14 @@ def run(
         reason = "the image is mounted with mode='ro'; mode='overlay' throws away what is written, 'rw' keeps it"
         raise RequestInvalid(argument="writable", value="True", reason=reason)
     account = account_of(image / "/", user)
-    environment = {**_ENVIRONMENT, "HOME": account.home, **(env or {})}
+    environment = _assignments({**_ENVIRONMENT, "HOME": account.home, **(env or {})})
     data = input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input
     folder = _word(cwd)
     command = Command(name, words, timeout, data)
     outcome = command.run(
         starter.start,
         argv=words,
-        environment=tuple(f"{variable}={value}" for variable, value in environment.items()),
+        environment=environment,
         folder=folder,
         user=account.user,
         group=account.group,
@@ -94,7 +94,18 @@ def _words(argv: Sequence[Word]) -> tuple[str, ...]:
     if isinstance(argv, str | bytes | os.PathLike | PureImagePath) or not argv:
         reason = "must be a list, a command and its arguments: ['/bin/ls', '/etc']"
         raise RequestInvalid(argument="argv", value=repr(argv), reason=reason)
-    return tuple(map(_word, argv))
+    words = tuple(map(_word, argv))
+    if not words[0]:
+        raise RequestInvalid(argument="argv", value=repr(argv), reason="the name of the command is empty")
+    return words
+
+
+def _assignments(environment: Mapping[str, str]) -> tuple[str, ...]:
+    for name, value in environment.items():
+        if not name or "=" in name or not isinstance(value, str):
+            reason = "must be a name without '=', and a text"
+            raise RequestInvalid(argument="env", value=f"{{{name!r}: {value!r}}}", reason=reason)
+    return tuple(f"{name}={value}" for name, value in environment.items())
 
 
 def _word(word: Word) -> str:

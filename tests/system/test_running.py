@@ -422,6 +422,27 @@ def test_a_command_is_a_list(image: MountedImage, argv: Any) -> None:
         image.run(argv)
 
 
+@pytest.mark.parametrize(
+    ("argv", "env", "message"),
+    [
+        ([""], {}, "argv=.*: the name of the command is empty"),
+        (
+            ["echo", "x" * 200_000],
+            {},
+            r"argv=2 words: with env= it is longer than .* bytes; give what is long by input=",
+        ),
+        (["env"], {"": "x"}, "env={'': 'x'}: must be a name without '='"),
+        (["env"], {"A=B": "x"}, "env={'A=B': 'x'}: must be a name without '='"),
+        (["env"], {"A": None}, "env={'A': None}: must be a name without '=', and a text"),
+    ],
+)
+def test_what_no_command_can_be_started_with_is_told(
+    image: MountedImage, argv: list[str], env: Any, message: str
+) -> None:
+    with pytest.raises(RequestInvalid, match=message):
+        image.run(argv, env=env)
+
+
 def test_without_being_allowed_nothing_is_run(disk: Path, mounted_image: MountFactory) -> None:
     with mounted_image(disk) as image:
         with pytest.raises(CommandNotAllowed, match="--imagemount-run=allow") as caught:
