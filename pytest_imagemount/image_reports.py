@@ -127,5 +127,5 @@ def _layout(shared: SharedImage) -> str:
 
     try:
         return render(shared.inspection, Style(colour=False, unicode=False))
-    except ImageMountError as error:
+    except (ImageMountError, OSError) as error:
         return f"cannot be inspected: {error}"

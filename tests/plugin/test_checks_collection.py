@@ -348,6 +348,22 @@ def test_a_pipe_in_place_of_an_image_has_no_digest(pytester: pytest.Pytester) ->
     assert {each.get("name") for each in case.iter("property")} == {"image", "image_path"}
 
 
+def test_an_image_that_cannot_be_read_any_more_ends_no_run(pytester: pytest.Pytester, disk: Path) -> None:
+    pytester.makeconftest(
+        """
+        import errno
+        from pytest_imagemount import inspection
+        def inspect(*_, **__):
+            raise OSError(errno.EIO, "Input/output error")
+        inspection.inspect = inspect
+        """
+    )
+    check_file(pytester, "disk: {format: raw}\npartitions: {1: exists}")
+    result = pytester.runpytest_subprocess("--image=disk.raw")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*cannot be read: Input/output error", "cannot be inspected: *Input/output error"])
+
+
 # The command
 
 
