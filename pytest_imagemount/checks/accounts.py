@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .problem import Problem
+from .problem import Problem, value_problems
 from .values import show_list, similar
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ def check_users(check: Check, shared: SharedImage) -> Iterator[Problem]:
         yield Problem("state", "exists", f"no such user{similar(check.subject, users)}")
         return
     found = {"uid": str(user.uid), "home": user.home, "shell": user.shell, "gecos": user.gecos}
-    for key, value in found.items():
-        if key in check.expect and check.text(key) != value:
-            yield Problem(key, check.text(key), value or "empty")
+    yield from value_problems(check, found, nothing="empty")
     if "password" in check.expect and user.password not in check.texts("password"):
         yield Problem("password", " or ".join(check.texts("password")), user.password)
     if "group" in check.expect:
@@ -56,8 +54,7 @@ def check_groups(check: Check, shared: SharedImage) -> Iterator[Problem]:
     if group is None:
         yield Problem("state", "exists", f"no such group{similar(check.subject, groups)}")
         return
-    if "gid" in check.expect and check.text("gid") != str(group.gid):
-        yield Problem("gid", check.text("gid"), str(group.gid))
+    yield from value_problems(check, {"gid": str(group.gid)})
     if "members" in check.expect:
         wanted = [] if check.texts("members") == ["none"] else check.texts("members")
         if set(wanted) != set(group.members):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .files import size_problems
-from .problem import Problem
+from .problem import Problem, value_problems
 from .values import show_list, show_size
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ def check_disk(check: Check, shared: SharedImage) -> Iterator[Problem]:
         "partitions": str(len(partitions_of(disk))),
         "uuid": (table.uuid if table else None) or "none",
     }
-    for key, value in found.items():
-        if key in check.expect and check.text(key).lower() != value.lower():
-            yield Problem(key, check.text(key), value)
+    yield from value_problems(check, found, ignore_case=True)
     for key in ("size", "min-size", "max-size"):
         yield from size_problems(check, key, disk.virtual_size)
     yield from size_problems(check, "max-file-size", disk.file_size)
@@ -67,20 +65,15 @@ def _partition_problems(check: Check, disk: Inspection, partition: Partition) ->
     volume = disk.volumes.get(partition.number)
     block = volume.superblock if volume else None
     unreadable = volume.error if volume else None
+    labels = {"label": partition.label or "none", "fs-label": (block.label if block else None) or "none"}
     found = {
         "number": str(partition.number),
-        "label": partition.label or "none",
         "uuid": partition.uuid or "none",
         "filesystem": unreadable or (block.type if block else "none"),
-        "fs-label": (block.label if block else None) or "none",
         "fs-uuid": (block.uuid if block else None) or "none",
     }
-    exact = ("label", "fs-label")
-    for key, value in found.items():
-        if key in check.expect:
-            wanted = check.text(key)
-            if wanted != value and (key in exact or wanted.lower() != value.lower()):
-                yield Problem(key, wanted, value)
+    yield from value_problems(check, labels)
+    yield from value_problems(check, found, ignore_case=True)
     if "type" in check.expect and check.text("type").lower() not in (partition.type, partition.type_name):
         yield Problem("type", check.text("type"), _type(partition))
     for key in ("size", "min-size", "max-size"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .problem import Problem
+from .problem import Problem, value_problems
 from .values import show_list
 
 if TYPE_CHECKING:
@@ -44,10 +44,7 @@ def _without_slash(target: str) -> str:
 
 
 def _entry_problems(check: Check, entry: FstabEntry) -> Iterator[Problem]:
-    found = {"source": entry.source, "type": entry.fstype, "pass": str(entry.passno)}
-    for key, value in found.items():
-        if key in check.expect and check.text(key) != value:
-            yield Problem(key, check.text(key), value)
+    yield from value_problems(check, {"source": entry.source, "type": entry.fstype, "pass": str(entry.passno)})
     for option in check.texts("options"):
         if option not in entry.options:
             yield Problem("options", option, show_list(entry.options))

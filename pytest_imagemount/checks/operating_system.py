@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from .document import written
-from .problem import Problem
+from .problem import Problem, value_problems
 from .values import show_list
 
 if TYPE_CHECKING:
@@ -29,13 +29,10 @@ def check_os(check: Check, shared: SharedImage) -> Iterator[Problem]:
         "locale": facts.locale,
         "machine-id": facts.machine_id,
     }
-    for key in check.expect:
-        if key == "kernel":
-            if not any(fnmatchcase(version, check.text(key)) for version in facts.kernels):
-                yield Problem(key, check.text(key), show_list(facts.kernels))
-        elif key == "fields":
-            for name, value in check.expect[key].items():
-                if facts.fields.get(name) != written(value):
-                    yield Problem(name, written(value), facts.fields.get(name, "not set"))
-        elif found[key] != check.text(key):
-            yield Problem(key, check.text(key), found[key] or "not set")
+    yield from value_problems(check, found, nothing="not set")
+    for wanted in check.texts("kernel"):
+        if not any(fnmatchcase(version, wanted) for version in facts.kernels):
+            yield Problem("kernel", wanted, show_list(facts.kernels))
+    for name, value in check.expect.get("fields", {}).items():
+        if facts.fields.get(name) != written(value):
+            yield Problem(name, written(value), facts.fields.get(name, "not set"))

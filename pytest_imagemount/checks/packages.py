@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..contents.versions import satisfies
-from .problem import Problem
+from .problem import Problem, value_problems
 from .values import similar
 
 if TYPE_CHECKING:
@@ -29,5 +29,4 @@ def check_packages(check: Check, shared: SharedImage) -> Iterator[Problem]:
         return
     if "version" in check.expect and not satisfies(package.manager, package.version, check.text("version")):
         yield Problem("version", check.text("version"), package.version)
-    if "arch" in check.expect and package.arch != check.text("arch"):
-        yield Problem("arch", check.text("arch"), package.arch)
+    yield from value_problems(check, {"arch": package.arch})

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ..engine.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .plan import Check
 
 _INDENT = "  "
 
@@ -31,6 +33,22 @@ class Problem:
     def to_json(self) -> dict[str, Any]:
         """The problem as JSON values."""
         return asdict(self)
+
+
+def value_problems(
+    check: Check, found: Mapping[str, str | None], *, nothing: str = "none", ignore_case: bool = False
+) -> Iterator[Problem]:
+    """A problem for each key of ``check`` that ``found`` has with another value, in the order of the check file.
+
+    :param nothing: what an empty value is shown as
+    """
+    for key in check.expect:
+        if key not in found:
+            continue
+        wanted, value = check.text(key), found[key]
+        same = wanted.lower() == (value or "").lower() if ignore_case else wanted == value
+        if not same:
+            yield Problem(key, wanted, value or nothing)
 
 
 class CheckFailed(AssertionError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..contents.unit_names import TYPES
-from .problem import Problem
+from .problem import Problem, value_problems
 from .values import show_list, similar
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def check_services(check: Check, shared: SharedImage) -> Iterator[Problem]:
     for unit in check.texts("wanted-by"):
         if unit not in service.wanted_by:
             yield Problem("wanted-by", unit, show_list(service.wanted_by))
-    if "preset" in check.expect and check.text("preset") != service.preset:
-        yield Problem("preset", check.text("preset"), service.preset or "none")
+    yield from value_problems(check, {"preset": service.preset})
 
 
 def service_name(name: str, services: Container[str]) -> str:
