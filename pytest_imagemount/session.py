@@ -96,7 +96,8 @@ class MountSession(Scope):
             ``"rw"``: writes reach the image
         :param fstype: type of the file system; None takes it from the superblock
         :param options: further mount options
-        :param mountpoint: an existing empty folder to mount at; None makes one
+        :param mountpoint: an existing empty folder to mount at, with the modes of the image's root while it is mounted:
+            who may enter the folder above it may enter it; None makes one that only the user and root can reach
         :param backend: ``"auto"``, ``"loop"``, ``"nbd"``, ``"fuse"``; None takes the setting
         :param timeout: seconds to wait for a device; None takes the setting
         :param volume: ``"GROUP/VOLUME"`` of LVM in the partition
