@@ -19,7 +19,9 @@ from ..errors import RequestInvalid
 VERSION = 1
 FAREWELL = "farewell"
 """Name in the helper's last message: the lines that tell what is left behind. ``kept``: it lives on for kept mounts."""
-_MAX_INT = 1 << 63
+_NUMBERS = range(1 << 63)
+_PARTITIONS = range(1 - (1 << 31), 1 << 31)
+"""No partition has a number below 1, but for -1, which is ``"auto"``: who looks for it there says what there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +231,11 @@ def _checked(name: str, content: Any, kind: str) -> Any:
         fits = all(isinstance(item, str) for item in content)
     if not fits:
         raise RequestInvalid(argument=name, value=reprlib.repr(content), reason=f"must be {kind}")
-    if isinstance(content, int) and not -_MAX_INT <= content < _MAX_INT:
-        raise RequestInvalid(argument=name, value=reprlib.repr(content), reason="must fit in 64 bits")
+    if isinstance(content, int):
+        allowed = _PARTITIONS if name == "partition" else _NUMBERS
+        if content not in allowed:
+            reason = f"must be from {allowed[0]} to {allowed[-1]}"
+            raise RequestInvalid(argument=name, value=reprlib.repr(content), reason=reason)
     for text in content if isinstance(content, list) else [content]:
         if isinstance(text, str) and not _is_system_text(text):
             reason = "must be text that a system call takes: no NUL, and no surrogates but those of os.fsdecode"
@@ -248,4 +253,4 @@ def _is_system_text(text: str) -> bool:
 def sequence_of(message: dict[str, Any]) -> int | None:
     """The message's sequence number; None where it has none that is one."""
     number = message.get("sequence")
-    return number if type(number) is int and -_MAX_INT <= number < _MAX_INT else None
+    return number if type(number) is int and number in _NUMBERS else None

@@ -54,7 +54,12 @@ def test_requests_survive_the_way(request_: protocol.Request) -> None:
         {"operation": None},
         {"mount": "1"},
         {"mount": True},
+        {"mount": -1},
+        {"mount": 1 << 63},
         {"partition": 1.5},
+        {"partition": -(1 << 31)},
+        {"partition": 1 << 31},
+        {"overlay_size": -1},
         {"options": "noexec"},
         {"options": [1]},
         {"name": None},
@@ -62,7 +67,7 @@ def test_requests_survive_the_way(request_: protocol.Request) -> None:
     ],
     ids=str,
 )
-def test_a_field_of_another_type_is_refused(change: dict[str, Any]) -> None:
+def test_a_field_of_another_type_or_size_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(RequestInvalid):
         protocol.decode_request({**protocol.encode_request(OPEN), **change})
 
