@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .contents.fstab import read_fstab
-from .errors import FactsMissing, ImageInvalid, ImageMountError, MountFailed, PartitionNotFound
+from .errors import FactsMissing, ImageInvalid, ImageMountError, MountFailed, PartitionNotFound, is_ours
 from .helper.protocol import Layout
 from .mounted_image import MountedImage
 from .mounted_system import MountedSystem, looks_like_root, root_subvolume
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .session import MountSession
     from .system_plan import Submount
 
+__tracebackhide__ = is_ours
 _MOST_SUBMOUNTS = 64
 
 

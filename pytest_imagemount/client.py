@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import HelperLost, TeardownError, from_wire
+from .errors import HelperLost, TeardownError, from_wire, is_ours
 from .helper import messages, protocol
 from .helper_start import abandon, last_words, start_helper
 from .signals import Deferred
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .config import Settings
 
+__tracebackhide__ = is_ours
 _STOP_TIMEOUT = 10.0
 _LOOK_AGAIN = 200  # milliseconds
 
@@ -137,7 +138,7 @@ class Client:
                 self._take_one()
             return reply
         except OSError as error:
-            raise self._lost(error.strerror or str(error)) from error
+            raise self._lost(error.strerror or str(error)) from None
         finally:
             del self._awaited[number]
 
@@ -180,7 +181,7 @@ class Client:
             reason = f"helper {self.helper_pid} was still undoing after {_STOP_TIMEOUT:.0f} s"
             raise HelperLost(reason=reason, hint=f"look at it with: ps -fp {self.helper_pid}") from None
         except OSError as error:
-            raise self._lost(error.strerror or str(error)) from error
+            raise self._lost(error.strerror or str(error)) from None
 
     def _see_it_end(self) -> None:
         if not _ends_within(self._process, _STOP_TIMEOUT):

@@ -58,6 +58,14 @@ def from_wire(value: dict[str, Any]) -> ImageMountError:
     return _rebuild(value["type"], value["args"], value["kwargs"], value["notes"])
 
 
+def is_ours(excinfo: Any) -> bool:
+    """As ``__tracebackhide__`` of a module: pytest shows an error of ours at the line of the test that it is for.
+
+    Other exceptions, which are faults, are shown whole, and so is everything with ``--full-trace``.
+    """
+    return bool(excinfo.errisinstance(ImageMountError))
+
+
 class ImageNotFound(ImageMountError, FileNotFoundError):
     """There is no file of that name in any place where it was looked for."""
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .engine.folders import run_folder
-from .errors import CapabilityMissing, HelperStartFailed
+from .errors import CapabilityMissing, HelperStartFailed, is_ours
 from .helper import messages
 from .programs import find_program
 
 if TYPE_CHECKING:
     from typing import IO
 
+__tracebackhide__ = is_ours
 _TIMEOUT = 30.0  # seconds: PAM behind sudo may ask a server that is slow to answer
 
 # Not `-m`: isolated mode keeps PYTHON* variables and the working folder from choosing what the helper imports, and

@@ -6,21 +6,22 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ImageInvalid, ImageNotFound, ImageUnreadable, RequestInvalid
+from .errors import ImageInvalid, ImageNotFound, ImageUnreadable, RequestInvalid, is_ours
 from .keys import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from typing import Self
 
     from .backing_files import Backing
     from .unpacking import Unpacker
 
-
+__tracebackhide__ = is_ours
 Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """The path of an image, or those of several that belong together."""
 BackingChoice = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -29,11 +30,21 @@ BackingChoice = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Open files of one request: ``roles`` has a word for each of ``descriptors``, see ``Open`` of the protocol."""
+    """Open files of one request, closed at the end of a ``with``.
+
+    ``roles`` has a word for each of ``descriptors``, see ``Open`` of the protocol.
+    """
 
     source: Path
     roles: tuple[str, ...]
     descriptors: tuple[int, ...]
+    closing: ExitStack
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.close()
 
 
 class Files:
@@ -77,9 +88,8 @@ class Files:
 
             self._backing = Backing.of(backing, listed)
 
-    @contextmanager
-    def opened(self, *, key_only: bool = False) -> Iterator[Opened]:
-        """Find and open them with the caller's own privilege; they are closed at the end.
+    def opened(self, *, key_only: bool = False) -> Opened:
+        """Find and open them with the caller's own privilege.
 
         :param key_only: only the key: the helper has the image open already
         :raises ImageNotFound: listing where it looked
@@ -104,7 +114,7 @@ class Files:
             if self._key is not None:
                 take("key", self._key.open())
             roles, descriptors = zip(*opened, strict=True) if opened else ((), ())
-            yield Opened(source, roles, descriptors)
+            return Opened(source, roles, descriptors, closing.pop_all())
 
     def _open_images(
         self, source: Path, take: Callable[[str, int], None], opened: list[tuple[str, int]], closing: ExitStack

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from .contents.system_facts import SystemFacts
+from .errors import is_ours
 from .image_path import ImagePath
 from .image_root import ImageRoot, LocalOpener
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .running.completed import Completed
     from .running.run import Word
     from .running.starter import Starter
+
+__tracebackhide__ = is_ours
 
 
 class MountedImage(SystemFacts):

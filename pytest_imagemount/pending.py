@@ -10,7 +10,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .errors import RequestInvalid
+from .errors import RequestInvalid, is_ours
 from .helper import protocol
 from .mounted_image import BlockDevice, MountedImage
 from .remote_opener import opener_for
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .running.starter import Starter
     from .scope import Scope
 
+__tracebackhide__ = is_ours
 Thing = TypeVar("Thing", bound=MountedImage | BlockDevice)
 
 

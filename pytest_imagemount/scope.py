@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from .errors import ImageMountError, TeardownError
+from .errors import ImageMountError, TeardownError, is_ours
 from .pending import LIVE
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .pending import Pending
+
+__tracebackhide__ = is_ours
 
 
 class Scope:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .client import current_client
-from .errors import CapabilityMissing, RequestInvalid
+from .errors import CapabilityMissing, RequestInvalid, is_ours
 from .facts import DeviceFacts, MountFacts
 from .helper.protocol import Open, Release
 from .image_files import Files
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .image_files import BackingChoice, Images
     from .mounted_system import MountedSystem
 
+__tracebackhide__ = is_ours
 Mounted = TypeVar("Mounted", bound=MountedImage)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from .errors import DeviceTimeout, ImageBusy
+from .errors import DeviceTimeout, ImageBusy, is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+__tracebackhide__ = is_ours
 _SHORTEST, _LONGEST = 0.005, 0.02  # seconds between two questions
 _QUIET = 2.0  # seconds before the user is told
 _THINGS = {

@@ -52,6 +52,33 @@ def test_a_run_that_mounts_nothing_imports_nothing_heavy(pytester: pytest.Pytest
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+def test_an_error_is_shown_at_the_line_of_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_it(mounted_image):
+            with mounted_image("absent.raw"):
+                pass
+        """
+    )
+    output = pytester.runpytest_subprocess().stdout.str()
+    assert ">       with mounted_image" in output
+    assert "test_an_error_is_shown_at_the_line_of_the_test.py:2: ImageNotFound" in output
+    assert "/pytest_imagemount/" not in output
+    assert "/pytest_imagemount/image_files.py" in pytester.runpytest_subprocess("--full-trace").stdout.str()
+
+
+def test_a_fault_is_shown_whole(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_it(mounted_image, monkeypatch):
+            monkeypatch.setattr("pytest_imagemount.image_files.find_image", lambda *_: 1 / 0)
+            with mounted_image("absent.raw"):
+                pass
+        """
+    )
+    assert "/pytest_imagemount/image_files.py" in pytester.runpytest_subprocess().stdout.str()
+
+
 @pytest.mark.parametrize(
     ("option", "text"),
     [
