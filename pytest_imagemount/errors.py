@@ -238,23 +238,34 @@ class DeviceFailed(ImageMountError, OSError):
 
 
 class DevicesBusy(ImageMountError, OSError):
-    """Every NBD device is leased now; asking again later may do. ``holders`` says, a line each, who holds which."""
+    """Every NBD device is leased now; asking again later may do.
 
-    def __init__(self, *, image: str, holders: Sequence[str]) -> None:
-        self.image, self.holders = image, tuple(holders)
+    ``holders`` says, a line each, who holds which; ``ahead`` is how many asked before and are to be served first.
+    """
+
+    def __init__(self, *, image: str, holders: Sequence[str], ahead: int = 0) -> None:
+        self.image, self.holders, self.ahead = image, tuple(holders), ahead
         super().__init__(f"image {image!r}: no NBD device is free now; held by: {'; '.join(self.holders) or 'unknown'}")
 
 
 class DeviceTimeout(ImageMountError, TimeoutError):
-    """No NBD device became free in time. ``holders`` says, a line each, who holds which device."""
+    """No NBD device became free in time.
 
-    def __init__(self, *, image: str, waited: float, holders: Sequence[str]) -> None:
-        self.image, self.waited, self.holders = image, waited, tuple(holders)
+    ``holders`` says, a line each, who holds which device; ``ahead`` is how many still stood in line before this one.
+    """
+
+    def __init__(self, *, image: str, waited: float, holders: Sequence[str], ahead: int = 0) -> None:
+        self.image, self.waited, self.holders, self.ahead = image, waited, tuple(holders), ahead
         who = "".join(f"\n  {holder}" for holder in self.holders) or "\n  nobody that left a note"
         super().__init__(
-            f"image {image!r}: no free NBD device after {waited:.0f} s; held by:{who}\n"
+            f"image {image!r}: no free NBD device after {waited:.0f} s{in_line(ahead)}; held by:{who}\n"
             "Raise --imagemount-nbd-devices or --imagemount-timeout, or run fewer workers"
         )
+
+
+def in_line(ahead: int) -> str:
+    """What follows where a wait for a device is told of: empty for the first in line."""
+    return f", {ahead} in line before it" if ahead else ""
 
 
 class CapabilityMissing(ImageMountError, RuntimeError):

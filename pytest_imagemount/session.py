@@ -264,7 +264,7 @@ class MountSession(Scope):
     ) -> dict[str, Any]:
         wait = Wait(request.name, self._settings.timeout if timeout is None else timeout, self._tell)
         while "busy" in (reply := client.ask(request, fds)):
-            wait.pause(reply["what"], reply["busy"])
+            wait.pause(reply["what"], reply["busy"], reply["ahead"])
             pending.refuse_when_over()
         try:
             pending.refuse_when_over()

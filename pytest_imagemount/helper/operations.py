@@ -40,11 +40,12 @@ CLOSE_TIMEOUT = 4.0
 class Busy:
     """What is needed, a ``"device"``, the ``"image"`` or the ``"file system"``, is others' now.
 
-    ``holders`` has a line for each of them.
+    ``holders`` has a line for each of them; ``ahead`` is how many are to be served first.
     """
 
     what: str
     holders: tuple[str, ...]
+    ahead: int = 0
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class Mounts:
             else:  # the undo failed as well: a release tries it again
                 self._hold(request.mount, held, descriptors)
             if isinstance(error, DevicesBusy):
-                return Busy("device", error.holders)
+                return Busy("device", error.holders, error.ahead)
             if isinstance(error, ImageLocked):
                 return Busy("image", who_are(error.pids))
             if isinstance(error, FilesystemLocked):

@@ -41,7 +41,7 @@ class Service:
             case protocol.Open():
                 result = self._mounts.open(request, received)
                 if isinstance(result, Busy):
-                    return {"busy": list(result.holders), "what": result.what}
+                    return {"busy": list(result.holders), "what": result.what, "ahead": result.ahead}
                 return {"facts": result.to_wire()}
             case protocol.Layout():
                 return {"layout": self._mounts.layout(request.mount, request.architecture)}

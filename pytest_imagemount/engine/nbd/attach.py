@@ -46,7 +46,7 @@ def lease_device(pool: NbdPool, holder: Holder, *, skip: Collection[int] = ()) -
     """
     lease = pool.try_lease(holder, skip=skip)
     if isinstance(lease, Busy):
-        raise DevicesBusy(image=holder.image, holders=lease.holders)
+        raise DevicesBusy(image=holder.image, holders=lease.holders, ahead=lease.ahead)
     return lease
 
 

@@ -56,9 +56,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """No device is free now; ``holders`` says, a line each, who has which."""
+    """No device is free now. ``holders``: a line each, who has which; ``ahead``: how many are to be served first."""
 
     holders: tuple[str, ...]
+    ahead: int = 0
 
 
 class Lease:
@@ -93,8 +94,8 @@ class NbdPool:
         :param skip: indexes not to try: those that the kernel has just refused
         """
         place = self._places.get(holder.tag)
-        if not skip and (before := self._line.ahead(place)):
-            found: Lease | Busy = Busy((*self._notes(), f"{before} waiting before this one"))
+        if not skip and (ahead := self._line.ahead(place)):
+            found: Lease | Busy = Busy(self._notes(), ahead)
         else:
             found = self._first_free(holder, skip)
         if isinstance(found, Lease):
@@ -122,8 +123,9 @@ class NbdPool:
                 note.unlink(missing_ok=True)
                 lock.release(force=True)
 
-    def _notes(self) -> list[str]:
-        return [f"nbd{index}: {self._read_note(index)}" for index in range(self._size) if self._note(index).exists()]
+    def _notes(self) -> tuple[str, ...]:
+        indexes = [index for index in range(self._size) if self._note(index).exists()]
+        return tuple(f"nbd{index}: {self._read_note(index)}" for index in indexes)
 
     def _first_free(self, holder: Holder, skip: Collection[int]) -> Lease | Busy:
         holders = []
