@@ -43,6 +43,7 @@ class NbdMount(Mount):
         return Holder(self.owner.pid, self.owner.worker, self.owner.test, self.image.name, tag=self.tag)
 
     def _attach(self, undo: UndoStack) -> Reader:
+        _ = self.workspace.daemon  # the first use starts it: not while others wait for the device
         lease = self._lease = nbd.lease_device(self.workspace.pool, self._holder)
         undo.push("give back the NBD device", lease.release)
         size = self._known_size()
