@@ -92,15 +92,19 @@ def clear_up(before: list[MountEntry], mark: str) -> None:
 
 @cache
 def template(form: str) -> Path:
-    """An image of format ``form`` to copy: partition 1 is an ext4 with some files and room."""
-    folder = Path(tempfile.mkdtemp(prefix="faults-images-"))
+    """An image of format ``form`` to copy: partition 1 is an ext4 with some files and room.
+
+    It is an open file that has no name any more, gone with the lane however that ends.
+    """
     content = {"etc/hostname": "web01\n", "large": bytes(range(256)) * 1024}
-    return build_image(
-        folder / f"template.{form}",
-        format=form,
-        table="gpt",
-        partitions=[{"fstype": "ext4", "size": "20M", "content": content}],
-    )
+    with tempfile.TemporaryDirectory(prefix="faults-images-") as folder:
+        image = build_image(
+            Path(folder) / f"template.{form}",
+            format=form,
+            table="gpt",
+            partitions=[{"fstype": "ext4", "size": "20M", "content": content}],
+        )
+        return Path(f"/proc/self/fd/{os.open(image, os.O_RDONLY | os.O_CLOEXEC)}")
 
 
 def _let_go_of_others() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import pytest
 
 from tests.fault_matrix.cells import BACKENDS, NEEDS, Cell, cells, every_combination, exclusions
 from tests.fault_matrix.events import EVENTS, Moment
+from tests.fault_matrix.lane import template
 from tests.fault_matrix.matrix import Matrix, missing_for
 from tests.fault_matrix.table import BEGIN, END
 
@@ -41,6 +44,17 @@ def matrix(request: pytest.FixtureRequest) -> Iterator[Matrix]:
 def test_nothing_is_left_after(cell: Cell, matrix: Matrix) -> None:
     result = matrix.futures[str(cell)].result()
     assert result.green, f"{result}\n{result.output}"
+
+
+@pytest.mark.needs("mke2fs")
+def test_the_image_that_cells_copy_has_no_name_to_be_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    image = template.__wrapped__("raw")
+    try:
+        assert list(tmp_path.iterdir()) == []
+        assert shutil.copy(image, tmp_path / "copy.raw").stat().st_size > 20 << 20
+    finally:
+        os.close(int(image.name))
 
 
 def test_the_matrix_is_complete() -> None:
