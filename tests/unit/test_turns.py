@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,3 +53,14 @@ def test_the_place_of_a_killed_process_is_nobodys(line: Line, tmp_path: Path) ->
     assert line.ahead(mine) == 0
     assert [path.name for path in folder.iterdir()] == [mine.path.name]
     mine.leave()
+
+
+def test_who_does_not_ask_any_more_is_passed_over_until_he_does(line: Line) -> None:
+    stopped, other = line.join(), line.join()
+    assert line.ahead(other) == 1
+    os.utime(stopped.fd, times=(time.time() - 6, time.time() - 6))
+    assert line.ahead(other) == 0
+    assert line.ahead(stopped) == 0
+    assert line.ahead(other) == 1
+    stopped.leave()
+    other.leave()

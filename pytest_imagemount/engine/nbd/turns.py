@@ -2,7 +2,8 @@
 
 A place in the line is a file in a folder, locked by the process that waits; the lock goes with the process, and whoever
 meets a place without a lock removes it. The names sort by the time of arrival (CLOCK_MONOTONIC, one clock for the whole
-machine).
+machine). Whoever asks renews the file's mtime: a place that nobody has asked from for a while, as of a run that was
+stopped by Ctrl-Z, is passed over until it does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _numbers = itertools.count(1)
+_PASSED_OVER = 5.0  # seconds; who waits asks twice a second at least
 
 
 @dataclass(slots=True)
@@ -61,16 +63,18 @@ class Line:
 
     def ahead(self, place: Place | None) -> int:
         """How many wait that came before ``place``; before anybody who comes now, where it is None."""
-        older = sorted(
+        if place is not None:
+            os.utime(place.fd)
+        older = [
             entry.path
             for entry in os.scandir(self._folder)
             if not entry.name.startswith(".") and (place is None or entry.name < place.path.name)
-        )
-        return sum(_is_alive(path) for path in older)
+        ]
+        return sum(_is_waiting(path) for path in older)
 
 
-def _is_alive(path: str) -> bool:
-    """Whether a process holds that place; one that nobody holds is removed."""
+def _is_waiting(path: str) -> bool:
+    """Whether a process holds that place and asks; one that nobody holds is removed."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -78,7 +82,7 @@ def _is_alive(path: str) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return time.time() - os.fstat(fd).st_mtime < _PASSED_OVER
     else:
         with suppress(FileNotFoundError):
             os.unlink(path)  # noqa: PTH108  (a name from scandir)
