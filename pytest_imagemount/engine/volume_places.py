@@ -27,7 +27,7 @@ def metadata_windows(reader: Reader, window: Window) -> Iterator[Window]:
     if tail < window.size:
         yield Window(tail, window.size - tail)
     pointed_at = _pointed_at(reader.pread(512, window.offset))
-    if pointed_at is not None and _EDGE - _DIRECTORY < pointed_at < tail:
+    if pointed_at is not None and _EDGE - _DIRECTORY < pointed_at < min(tail, window.size):
         yield Window(pointed_at, min(_DIRECTORY, window.size - pointed_at))
 
 

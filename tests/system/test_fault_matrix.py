@@ -52,7 +52,7 @@ def test_the_image_that_cells_copy_has_no_name_to_be_left(tmp_path: Path, monkey
     image = template.__wrapped__("raw")
     try:
         assert list(tmp_path.iterdir()) == []
-        assert shutil.copy(image, tmp_path / "copy.raw").stat().st_size > 20 << 20
+        assert Path(shutil.copy(image, tmp_path / "copy.raw")).stat().st_size > 20 << 20
     finally:
         os.close(int(image.name))
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_imagemount.engine import superblock
@@ -219,6 +219,7 @@ def test_the_file_table_of_an_ntfs_is_among_the_places() -> None:
     assert places == [Window(0, MIB), Window(6 * MIB, MIB), Window(1000 * 4096, 64 << 10)]
 
 
+@example(bytes(88) + struct.pack("<I", 1000 << 10).ljust(40, b"\0"), 1, b"EXFAT   ")
 @given(st.binary(min_size=64, max_size=128), st.integers(1, 4 * MIB), st.sampled_from([b"NTFS    ", b"EXFAT   ", b""]))
 @settings(max_examples=300, deadline=1000)
 def test_places_lie_inside_whatever_a_boot_sector_points_at(head: bytes, size: int, oem: bytes) -> None:
