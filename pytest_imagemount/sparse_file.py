@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _BLOCK = 4096
 _BATCH = 1 << 20
 _ZEROS = bytes(_BATCH)
-_LOOK_EVERY = 64 << 20  # bytes written between two looks at what room is left
+_LOOK_EVERY = 64 << 20  # bytes written between two looks at what room is left, fewer on a small disk
 _RESERVE = 1 << 30
 _RESERVE_PART = 20  # one twentieth of a disk, where that is less than the reserve
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,7 +36,7 @@ class SparseFile:
         self._fd, self._limit, self._image = fd, limit, image
         self._end = 0  # of what is written, holes included
         self._rest = bytearray()  # less than a batch
-        self._unlooked = _LOOK_EVERY
+        self._unlooked = self._look_every = _LOOK_EVERY
 
     def write(self, piece: bytes) -> None:
         """Append ``piece``.
@@ -128,14 +128,15 @@ class SparseFile:
 
     def _require_room(self, size: int) -> None:
         self._unlooked += size
-        if self._unlooked < _LOOK_EVERY:
+        if self._unlooked < self._look_every:
             return
         self._unlooked = 0
         disk = os.fstatvfs(self._fd)
         reserve = min(_RESERVE, disk.f_blocks * disk.f_frsize // _RESERVE_PART)
+        self._look_every = min(_LOOK_EVERY, reserve) or _LOOK_EVERY
         # A file system in memory may have no size of its own.
-        if disk.f_blocks and disk.f_bavail * disk.f_frsize < reserve + _LOOK_EVERY:
-            raise self._full(f"less than {human_size(reserve + _LOOK_EVERY)} would be left free")
+        if disk.f_blocks and disk.f_bavail * disk.f_frsize < reserve + max(self._look_every, size):
+            raise self._full(f"less than {human_size(reserve)} would be left free")
 
     @contextmanager
     def _told_when_full(self) -> Iterator[None]:

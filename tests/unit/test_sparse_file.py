@@ -78,6 +78,22 @@ def test_some_room_is_left_on_the_disk(fd: int, monkeypatch: pytest.MonkeyPatch,
         file.write(b"x" * 60 * MIB)
 
 
+def test_a_small_disk_is_used_but_for_a_twentieth(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = SimpleNamespace(f_blocks=(60 << 20) // 4096, f_frsize=4096, f_bavail=(30 << 20) // 4096)
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: room)
+    file = SparseFile(fd, limit=1 << 40, image="disk.img")
+
+    def write(pieces: int) -> None:
+        for _ in range(pieces):
+            file.write(b"x" * MIB)
+            room.f_bavail -= MIB // 4096
+
+    write(20)
+    with pytest.raises(UnpackFailed, match=r"less than 3 MiB would be left free"):
+        write(10)
+    assert room.f_bavail >= (3 << 20) // 4096
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_told(fd: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int) -> None:
     def refuse(*arguments: object) -> int:
