@@ -660,14 +660,14 @@ def test_everything_busy_is_given_up_within_one_deadline_and_undone_later(
 ) -> None:
     disk = image_factory(fstype="ext4", content={"f": "x"})
     held = in_process(*[disk] * 8)
-    files = [(root / "f").open() for root in roots_in(base)]
-    begin = time.monotonic()
-    failures = held.close()
-    assert time.monotonic() - begin < 4.5
-    assert sum(f"pid {os.getpid()}" in failure for failure in failures) == len(files) == 8
-    assert len(roots_in(base)) == 8
-    for file in files:
-        file.close()
+    with ExitStack() as files:
+        for root in roots_in(base):
+            files.enter_context((root / "f").open())
+        begin = time.monotonic()
+        failures = held.close()
+        assert time.monotonic() - begin < 7, "one by one it is more than a second for each"
+        assert sum(f"pid {os.getpid()}" in failure for failure in failures) == 8
+        assert len(roots_in(base)) == 8
     assert held.close() == []
     assert roots_in(base) == []
 
@@ -680,7 +680,7 @@ def test_one_busy_mount_costs_a_second_and_its_image_can_still_be_read(
         begin = time.monotonic()
         with pytest.raises(TeardownError, match="it is busy; held by"):
             held.release(1)
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < 3
         assert (roots_in(base)[0] / "g").read_text() == "still here"
 
 
@@ -718,7 +718,7 @@ def test_a_helper_that_lingers_gives_up_in_the_end(
     with (roots_in(base)[0] / "f").open():
         begin = time.monotonic()
         assert any("is busy" in line for line in linger(held, 0.5))
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 4
 
 
 def test_a_kept_mount_outlives_the_others_until_it_is_unmounted_by_hand(
