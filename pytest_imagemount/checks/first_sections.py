@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import stat
@@ -154,7 +155,8 @@ def _fstab(shared: SharedImage) -> list[str]:
 
 
 def _kernel_cmdline(shared: SharedImage) -> list[str]:
-    words = [word for word in shared.image.kernel_cmdline.split() if not _NAMES_A_DISK.search(word)]
+    cmdline = shared.image.kernel_cmdline
+    words = [glob.escape(word) for word in cmdline.split() if not _NAMES_A_DISK.search(word)]
     return ["kernel-cmdline:", f"  contains: {_flow_value(list(dict.fromkeys(words)))}"] if words else []
 
 
@@ -209,7 +211,7 @@ def _rule(rule: str, problems: list[Problem], *, takes_exceptions: bool) -> list
         return [f"  {rule}: true"]
     if rule == "no-secrets" or not takes_exceptions or "…" in paths or len(paths) > _MOST_EXCEPTIONS:
         return [f"  # {rule}: true   # the image breaks it:", *(f"  #   {json.dumps(path)}" for path in paths)]
-    exceptions: Iterable[str] = (f"      - {quoted(path)}" for path in paths)
+    exceptions: Iterable[str] = (f"      - {quoted(glob.escape(path))}" for path in paths)
     return [f"  {rule}:", "    except:", *exceptions]
 
 

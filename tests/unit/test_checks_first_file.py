@@ -71,6 +71,18 @@ def test_programs_with_setuid_become_exceptions(image: FolderImage, tree: Path, 
     assert failures(text, image, tmp_path) == ""
 
 
+def test_names_and_words_with_the_characters_of_patterns_stand_for_themselves(
+    image: FolderImage, tree: Path, tmp_path: Path
+) -> None:
+    write_tree(tree, {"usr/bin/su[1]": "x"})
+    (tree / "usr/bin/su[1]").chmod(0o4755)
+    entry = tree / "boot/loader/entries/one.conf"
+    entry.write_text("title One\nlinux /vmlinuz\noptions dyndbg=[*]\n")
+    text = first_file(image, "f")
+    assert '      - "/usr/bin/su[[]1]"\n' in text
+    assert failures(text, image, tmp_path) == ""
+
+
 def test_secrets_do_not_become_exceptions(image: FolderImage, tree: Path, tmp_path: Path) -> None:
     write_tree(tree, {"root/key": KEY})
     text = first_file(image, "f")
