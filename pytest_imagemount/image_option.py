@@ -23,6 +23,11 @@ CHECK_FILES = (".imagecheck.yaml", ".imagecheck.yml")
 
 AUTO = "auto"
 _ROOT = "root"
+PARTITIONS = (
+    "auto or root (both: the only one with a file system, or the one that holds the system), a number, or LABEL=, "
+    "UUID=, PARTLABEL=, PARTUUID=, TYPE= with a value (default: auto)"
+)
+"""What may be asked for, for the help of options."""
 
 _CHOICES = pytest.StashKey["list[ImageChoice]"]()
 _SETTINGS = pytest.StashKey["Settings"]()
@@ -61,8 +66,7 @@ def add_image_options(parser: pytest.Parser) -> None:
         dest="imagemount_image_partition",
         default=AUTO,
         metavar="WHICH",
-        help="the partition of --image: auto or root (both: the only one with a file system, or the one that holds "
-        "the system), a number, or LABEL=, UUID=, PARTLABEL=, PARTUUID=, TYPE= with a value (default: auto)",
+        help=f"the partition of --image: {PARTITIONS}",
     )
     group.addoption(
         "--image-format",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestInvalid
 from ..image_files import find_image
-from ..image_option import AUTO, CHECK_FILES
+from ..image_option import AUTO, CHECK_FILES, PARTITIONS
 from ..terminal import Style
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="*", metavar="FILE", help="check files (*.imagecheck.yaml), or folders with such files"
     )
-    parser.add_argument("--partition", default=AUTO, metavar="WHICH", help="as for pytest --image-partition")
+    parser.add_argument(
+        "--partition", default=AUTO, metavar="WHICH", help=f"the partition, where a check file says none: {PARTITIONS}"
+    )
     parser.add_argument("--format", help="the format that the image must have (default: told from the content)")
     parser.add_argument("-k", metavar="WORDS", dest="words", help="only checks with these words in their names")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only what failed, and the count")
