@@ -310,3 +310,15 @@ def blkid(image: Path) -> dict[str, str]:
 
 def digest(image: Path) -> str:
     return hashlib.sha256(image.read_bytes()).hexdigest()
+
+
+def test_a_btrfs_that_mkfs_does_not_make_for_what_others_have_mounted_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkfs = tmp_path / "mkfs.btrfs"
+    mkfs.write_text("#!/bin/sh\necho 'ERROR: cannot check mount status of x: Permission denied' >&2\nexit 1\n")
+    mkfs.chmod(0o755)
+    monkeypatch.setattr(programs, "_SEARCH_PATH", f"{tmp_path}:{programs._SEARCH_PATH}")
+    with pytest.raises(ProgramFailed) as caught:
+        build_image(tmp_path / "image", fstype="btrfs")
+    assert any("losetup --list" in note for note in caught.value.__notes__)

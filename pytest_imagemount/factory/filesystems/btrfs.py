@@ -23,12 +23,23 @@ if TYPE_CHECKING:
     from ..content import Tree
 
 
+_UNSEEN = "cannot check mount status"
+
+
 def _make(volume: Volume, target: Path, scratch: Path) -> None:
     staged = scratch / "tree"
     stage_tree(volume.tree, staged)
     label = ["-L", volume.label] if volume.label else []
     argv = ["mkfs.btrfs", "-q", "-U", volume.uuid, "--rootdir", str(staged), *label, *volume.options, str(target)]
-    programs.run(argv, extra_environment=volume.environment())
+    try:
+        programs.run(argv, extra_environment=volume.environment())
+    except ProgramFailed as error:
+        if _UNSEEN in error.stderr:
+            error.add_note(
+                "mkfs.btrfs looks at the file behind every mounted loop device, and this user may not look "
+                "at one of them (see losetup --list): build as root, or once that is unmounted"
+            )
+        raise
     with target.open("r+b", buffering=0) as file:
         fs_tree = FsTree(file)
         _apply(volume.tree, fs_tree, argv)
