@@ -1,6 +1,8 @@
-"""Text from an image, made fit to print."""
+"""Values, and text from an image, made fit to print."""
 
 from __future__ import annotations
+
+import time
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -17,3 +19,8 @@ def human_size(size: int) -> str:
     unit = min(max(size.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
     whole, rest = divmod(size, 1 << (10 * unit))
     return f"{size / (1 << (10 * unit)):.1f} {_UNITS[unit]}" if rest else f"{whole} {_UNITS[unit]}"
+
+
+def elapsed(since: float) -> str:
+    """How long ago ``since`` was, in seconds since the epoch: ``for 12 s``."""
+    return f"for {max(0, time.time() - since):.0f} s"

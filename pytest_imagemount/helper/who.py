@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..engine.processes import command_of
-from ..engine.text import printable
+from ..engine.text import elapsed, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +23,7 @@ def who_are(pids: Iterable[int]) -> tuple[str, ...]:
     tests: dict[int, list[str]] = {}
     for held in list_held(os.geteuid()).held:
         record = held.record
-        tests.setdefault(record.helper.pid, []).append(f"{record.worker or f'pid {record.owner.pid}'}, {record.test}")
+        who = f"{record.worker or f'pid {record.owner.pid}'}, {record.test}, {elapsed(record.since)}"
+        tests.setdefault(record.helper.pid, []).append(who)
     lines = ("; ".join(tests.get(pid) or [f"pid {pid} ({command_of(pid)})"]) for pid in pids)
     return tuple(map(printable, lines))

@@ -100,7 +100,7 @@ def test_who_waits_for_an_image_is_told_for_whom(
     )
     result = pytester.runpytest_subprocess()
     result.assert_outcomes(passed=1)
-    result.stderr.fnmatch_lines(["imagemount: *.raw waits for the image; held by *test_it*"])
+    result.stderr.fnmatch_lines(["imagemount: *.raw waits for the image; held by *test_it, for 2 s"])
 
 
 COPIES = """

@@ -254,7 +254,7 @@ def test_no_free_device_is_an_answer_that_names_the_holders(disk: Disk) -> None:
     with pytest.raises(DevicesBusy) as caught:
         disk.attach()
     assert len(caught.value.holders) == FIRST + 1
-    assert f"nbd{FIRST}: pid {os.getpid()}, gw0, test, disk.qcow2, since " in str(caught.value)
+    assert f"nbd{FIRST}: pid {os.getpid()}, gw0, test, disk.qcow2, for " in str(caught.value)
     for lease in held:
         lease.release()
 

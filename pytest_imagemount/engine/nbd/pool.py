@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from ..folders import lock_folder
-from ..text import printable
+from ..text import elapsed, printable
 from .state import SYS, NbdState, kernel_state
 from .turns import Line
 
@@ -51,7 +51,7 @@ class Holder:
     def __str__(self) -> str:
         parts = [f"pid {self.pid}", *(part for part in (self.worker, self.test, self.image) if part)]
         # Another user's words, perhaps, for a terminal that is not theirs.
-        return printable(f"{', '.join(parts)}, since {time.strftime('%H:%M:%S', time.localtime(self.since))}")
+        return printable(f"{', '.join(parts)}, {elapsed(self.since)}")
 
 
 @dataclass(frozen=True, slots=True)
