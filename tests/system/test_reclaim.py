@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import zlib
@@ -108,20 +107,6 @@ class Helper:
     def end(self) -> None:
         self.process.communicate()
         assert self.process.returncode == 0
-
-
-@pytest.fixture
-def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder in which the helpers of one test have theirs; at the end nothing may be in it."""
-    path = Path(tempfile.mkdtemp(prefix="imagemount-test-", dir="/run"))
-    monkeypatch.setattr(folders, "base_folder", lambda: path)
-    yield path
-    reclaim(path, dry_run=False)
-    left = [str(entry) for entry in path.glob("*/*")]
-    for user in path.iterdir():
-        user.rmdir()
-    path.rmdir()
-    assert left == []
 
 
 @pytest.fixture

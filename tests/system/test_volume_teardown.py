@@ -6,13 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_imagemount.engine import folders
 from pytest_imagemount.engine.undo import wait_until
 from pytest_imagemount.engine.volumes import dm, raid
 from pytest_imagemount.errors import FilesystemNotMountable, PassphraseWrong, TeardownError
@@ -22,7 +20,7 @@ from .test_raid import make_array
 from .volume_images import FILES, MIB, PASSPHRASE, blank, copy_to, loops, luks_format, luks_open, run, sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pytest_imagemount.plugin import MountFactory
 
@@ -48,18 +46,6 @@ facts = mounts.open(Open(1, "disk", "disk", carries=carries), descriptors)
 print(json.dumps({"root": str(facts.mountpoint), "token": workspace.token}), flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of helpers that other test runs do not take down."""
-    path = Path(tempfile.mkdtemp(prefix="imagemount-test-", dir="/run"))
-    monkeypatch.setattr(folders, "base_folder", lambda: path)
-    yield path
-    reclaim(path, dry_run=False)
-    for user in path.iterdir():
-        user.rmdir()
-    path.rmdir()
 
 
 @pytest.fixture(scope="module")
