@@ -138,9 +138,11 @@ class Client:
                 self._take_one()
             return reply
         except OSError as error:
-            raise self._lost(error.strerror or str(error)) from None
+            lost = self._lost(error.strerror or str(error))
         finally:
             del self._awaited[number]
+        # Not in the handler: behind it is shown what the test raised, if anything, and not the fault of the socket.
+        raise lost
 
     def _take_one(self) -> None:
         """Read one reply and put it where it is awaited; one that nobody waits for any more is dropped."""
@@ -179,9 +181,10 @@ class Client:
         except TimeoutError:
             abandon(self._process)
             reason = f"helper {self.helper_pid} was still undoing after {_STOP_TIMEOUT:.0f} s"
-            raise HelperLost(reason=reason, hint=f"look at it with: ps -fp {self.helper_pid}") from None
+            lost = HelperLost(reason=reason, hint=f"look at it with: ps -fp {self.helper_pid}")
         except OSError as error:
-            raise self._lost(error.strerror or str(error)) from None
+            lost = self._lost(error.strerror or str(error))
+        raise lost
 
     def _see_it_end(self) -> None:
         if not _ends_within(self._process, _STOP_TIMEOUT):

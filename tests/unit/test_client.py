@@ -196,6 +196,20 @@ def test_a_helper_that_ends_is_lost(played: tuple[Client, Played], farewell: dic
         client.close()
 
 
+def test_what_a_test_raised_is_shown_behind_the_loss_of_the_helper(played: tuple[Client, Played]) -> None:
+    client, helper = played
+    helper.answer, helper.farewell = lambda channel, _: channel.shutdown(socket.SHUT_RDWR), None
+    fault = ValueError("the test's own")
+    for action in (lambda: client.ask(Status()), client.close):
+        with pytest.raises(HelperLost) as caught:  # noqa: PT012 - what is raised while an error is under way
+            try:
+                raise fault
+            except ValueError:
+                action()
+        assert caught.value.__context__ is fault
+        assert not caught.value.__suppress_context__
+
+
 def test_what_is_left_behind_is_raised_at_the_end(played: tuple[Client, Played]) -> None:
     client, helper = played
     helper.farewell = {protocol.FAREWELL: ["unmount /x: busy"], "kept": False}
