@@ -1,4 +1,4 @@
-"""What all tests share: the ``needs`` marker, by which a test says what the machine must be able to do."""
+"""What all tests share: ``needs``, by which a test says what the machine must be able to do, and their ``pytester``."""
 
 from __future__ import annotations
 
@@ -34,3 +34,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 if name in required or required == ["all"]:
                     pytest.fail(f"IMAGEMOUNT_REQUIRE names {name}, which is missing: {reason}", pytrace=False)
                 pytest.skip(f"needs {name}: {reason}")
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A run within a test prints the same everywhere: on a CI system pytest cuts no explanation and no summary line."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    return pytester

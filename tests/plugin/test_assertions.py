@@ -47,9 +47,7 @@ CHANGES = [
 
 
 @pytest.fixture
-def failures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Failures:
-    for name in ("CI", "BUILD_NUMBER"):  # with them pytest does not cut long explanations
-        monkeypatch.delenv(name, raising=False)
+def failures(pytester: pytest.Pytester) -> Failures:
     pytester.makeconftest(IMAGES)
     return Failures(pytester)
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs("root", "loop", "ext4", "mke2fs")
 
+# Read here, for ``pytester`` takes CI out of the environment of a test.
+MUST_RUN = bool(os.environ.get("IMAGEMOUNT_REQUIRE") or os.environ.get("CI"))
+
 # Another host has its own locks, run folder and host name; the image's path is all that is shared.
 HOST = """
 mount -t tmpfs tmpfs /run && mkdir -p /run/lock /run/sshd && hostname other-host && exec "$@"
@@ -65,7 +68,7 @@ def other_host(tmp_path: Path) -> Iterator[str]:
         options["SetEnv"] = f"PYTHONPATH={path}"
     sshd = find_program("sshd")
     if sshd is None:
-        report = pytest.fail if os.environ.get("IMAGEMOUNT_REQUIRE") or "CI" in os.environ else pytest.skip
+        report = pytest.fail if MUST_RUN else pytest.skip
         report("sshd is not installed: apt-get install openssh-server openssh-client")
     settings = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     log = tmp_path / "sshd.log"
