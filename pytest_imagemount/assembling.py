@@ -57,7 +57,7 @@ def _open_root(session: MountSession, wish: SystemWish, pending: Pending[Mounted
     if system.fstype != "btrfs" or looks_like_root(system) or not (subvolume := root_subvolume(system)):
         return system
     system.unmount()
-    partition = wish.partition if system.partition is None else system.partition
+    partition = wish.partition if system.facts.part is None else system.facts.part
     request = {**request, "partition": partition, "subvolume": subvolume}
     return session.open(MountedSystem, pending, wish.files, request, wish.timeout)
 
@@ -82,7 +82,7 @@ def _mount_below(
     for submount in plan.submounts:
         if submount.partition in own:
             # The root's own file system, wherever it is: in the image itself, in a partition, in a volume.
-            submount = replace(submount, partition=wish.partition if system.partition is None else system.partition)
+            submount = replace(submount, partition=wish.partition if system.facts.part is None else system.facts.part)
         below = _pending(session, wish, root, submount)
         try:
             below.__enter__()

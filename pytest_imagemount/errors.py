@@ -383,6 +383,14 @@ class TeardownError(ImageMountError, RuntimeError):
         super().__init__(f"teardown of {subject} failed in {len(self.failures)} step(s):{lines}")
 
 
-def describe_place(image: str, partition: int | str | None) -> str:
-    """``image 'disk.raw'`` or ``image 'disk.raw', partition 2``."""
-    return f"image {image!r}" + ("" if partition is None else f", partition {partition}")
+def describe_place(image: str, part: int | str | None) -> str:
+    """``image 'disk.raw'`` or ``image 'disk.raw', partition 2``; ``part`` as for :func:`describe_part`."""
+    return f"image {image!r}" + ("" if part is None else f", {describe_part(part)}")
+
+
+def describe_part(part: int | str | None) -> str:
+    """``partition 2``, ``volume vg/root`` or ``the image itself``: a part of an image, by what ``partition=`` takes."""
+    if part is None:
+        return "the image itself"
+    name = str(part)
+    return f"volume {name[3:]}" if name.startswith("lv:") else f"partition {name}"

@@ -17,6 +17,7 @@ class MountFacts:
     :param source: the image file, absolute
     :param format: as qemu names it: ``raw``, ``qcow2``, …
     :param partition: its number in the table; None where the image itself holds the file system
+    :param volume: the logical volume of LVM that it is in, as ``vg/root``; None where it is in none
     :param device: the block device, as ``/dev/loop3``
     :param fstype: as the kernel names it: ``ext4``, ``vfat``, …
     :param label: of the file system; None where it has none
@@ -38,6 +39,12 @@ class MountFacts:
     backend: str
     mountpoint: Path
     dirty: bool = False
+    volume: str | None = None
+
+    @property
+    def part(self) -> int | str | None:
+        """Where in the image it is, as ``partition=`` takes it: a number, ``lv:vg/root``, None for the image itself."""
+        return _part(self)
 
     def to_wire(self) -> dict[str, Any]:
         """The facts as JSON values."""
@@ -57,6 +64,7 @@ class DeviceFacts:
     :param source: the image file, absolute
     :param format: as qemu names it: ``raw``, ``qcow2``, …
     :param partition: its number in the table; None where the device is the whole image
+    :param volume: the logical volume of LVM that it is, as ``vg/root``; None where it is none
     :param size: of the device, in bytes
     :param mode: ``ro``, ``overlay`` or ``rw``
     :param backend: ``loop``, ``nbd`` or ``fuse``
@@ -71,6 +79,12 @@ class DeviceFacts:
     mode: str
     backend: str
     partitions: tuple[tuple[int, Path], ...] = ()
+    volume: str | None = None
+
+    @property
+    def part(self) -> int | str | None:
+        """As :attr:`MountFacts.part`."""
+        return _part(self)
 
     def to_wire(self) -> dict[str, Any]:
         """The facts as JSON values."""
@@ -83,6 +97,10 @@ class DeviceFacts:
         nodes = tuple((int(number), Path(node)) for number, node in value["partitions"])
         paths = {name: Path(value[name]) for name in ("path", "source")}
         return cls(**{**value, **paths, "partitions": nodes})
+
+
+def _part(facts: MountFacts | DeviceFacts) -> int | str | None:
+    return facts.partition if facts.volume is None else f"lv:{facts.volume}"
 
 
 def _values(facts: MountFacts | DeviceFacts) -> dict[str, Any]:

@@ -25,7 +25,7 @@ AUTO = "auto"
 _ROOT = "root"
 PARTITIONS = (
     "auto or root (both: the only one with a file system, or the one that holds the system), a number, or LABEL=, "
-    "UUID=, PARTLABEL=, PARTUUID=, TYPE= with a value (default: auto)"
+    "UUID=, PARTLABEL=, PARTUUID=, TYPE= with a value, or lv:GROUP/VOLUME (default: auto)"
 )
 """What may be asked for, for the help of options."""
 

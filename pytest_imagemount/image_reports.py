@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .engine.text import printable
-from .errors import ImageMountError
+from .errors import ImageMountError, describe_part
 from .image_option import CHOICE
 from .shared_images import known_images
 
@@ -105,8 +105,8 @@ def _properties(choice: ImageChoice, shared: SharedImage | None) -> list[tuple[s
     found: list[tuple[str, object]] = [(_NAME, choice.name), (_PATH, str(choice.path))]
     image = shared.mounted if shared else None
     if image is not None:
-        partition = "none" if image.partition is None else str(image.partition)
-        found += [(_FORMAT, image.format), (_PARTITION, partition)]
+        part = "none" if image.facts.part is None else printable(str(image.facts.part))
+        found += [(_FORMAT, image.format), (_PARTITION, part)]
     elif shared and "inspection" in vars(shared):
         found.append((_FORMAT, shared.inspection.format))
     return found
@@ -116,7 +116,7 @@ def _mounted(shared: SharedImage) -> str:
     image = shared.mounted
     if image is None:
         return "not mounted"
-    place = "the image itself" if image.partition is None else f"partition {image.partition}"
+    place = printable(describe_part(image.facts.part))
     label = f', label "{printable(image.label)}"' if image.label else ""
     return f"mounted: {place} ({image.fstype}{label}), {image.mode}, by {image.backend} as {image.device}"
 

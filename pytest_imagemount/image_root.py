@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from .confined import Change, apply, open_below, pinned
-from .errors import CapabilityMissing, ImageMountError, ImageUnmounted
+from .errors import CapabilityMissing, ImageMountError, ImageUnmounted, describe_part
 from .xattrs import read_xattrs
 
 if TYPE_CHECKING:
@@ -136,12 +136,14 @@ class ImageRoot:
     :param name: of the image, for messages
     :param mountpoint: the folder on this machine
     :param mode: ``ro``, ``overlay`` or ``rw``, for messages
-    :param partition: its number, for messages; None where the image itself holds the file system
+    :param part: of the image, as ``partition=`` takes it, for messages; None where it is the image itself
     """
 
-    def __init__(self, name: str, mountpoint: Path, mode: str, opener: Opener, *, partition: int | None = None) -> None:
+    def __init__(
+        self, name: str, mountpoint: Path, mode: str, opener: Opener, *, part: int | str | None = None
+    ) -> None:
         self.name, self.mountpoint, self.mode = name, mountpoint, mode
-        self.title = name if partition is None else f"{name} partition {partition}"
+        self.title = name if part is None else f"{name} {describe_part(part)}"
         self._opener = opener
         self._closed = False
 

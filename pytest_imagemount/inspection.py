@@ -8,18 +8,19 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .config import Settings
 from .engine.image import identify
 from .engine.reader import FileReader, Window
+from .engine.tables.partition_table import Partition
 from .engine.tables.read import read_table
 from .engine.tables.selection import AUTO, select
-from .errors import ImageMountError, PartitionNotFound
+from .engine.volumes.contents import LogicalVolumes, PhysicalVolume, Volume, logical_volumes, look
+from .errors import PartitionNotFound
 from .image_files import Files
 from .inspection_text import render
-from .inspection_volumes import LogicalVolume, PhysicalVolume, Volume, logical_volumes, look
 from .terminal import Style
 from .unpacking import Unpacker
 
@@ -45,10 +46,10 @@ SCHEMA = 1
 class Choice:
     """What ``partition="auto"`` mounts, as far as no file system need be looked into for it.
 
-    The number of a partition, None for the image itself; or ``error``, why that is not clear.
+    The number of a partition, ``lv:GROUP/VOLUME``, None for the image itself; or ``error``, why that is not clear.
     """
 
-    partition: int | None
+    partition: int | str | None
     error: str | None = None
 
 
@@ -58,9 +59,8 @@ class Inspection:
     block device. Of a compressed image, both are those of the compressed file.
 
     ``whole`` is what the disk as a whole holds, ``volumes`` what each partition that can hold something does, by its
-    number. ``logical`` are the logical volumes of LVM; ``logical_error`` says why they cannot be told. ``os`` is the
-    installed system, None where it was not asked for. ``layers`` are the files that the image refers to; without
-    folders that they may be in, one that does is refused.
+    number. ``logical`` are the logical volumes of LVM. ``os`` is the installed system, None where it was not asked for.
+    ``layers`` are the files that the image refers to; without folders that they may be in, one that does is refused.
     """
 
     path: Path
@@ -72,8 +72,7 @@ class Inspection:
     whole: Volume
     volumes: dict[int, Volume]
     auto: Choice
-    logical: tuple[LogicalVolume, ...] = ()
-    logical_error: str | None = None
+    logical: LogicalVolumes = field(default_factory=LogicalVolumes)
     os: System | None = None
     layers: tuple[Layer, ...] = ()
 
@@ -158,7 +157,8 @@ def inspect(
             volumes = {one.number: look(reader, one.window, image) for one in holders}
             by_window = {one.window: volumes[one.number].superblock for one in holders} | {disk: whole.superblock}
             places = {disk: "the disk"} if table is None else {one.window: f"partition {one.number}" for one in holders}
-            logical, logical_error = _logical(reader, places, by_window, image)
+            physical = [PhysicalVolume(reader, window, place, by_window[window]) for window, place in places.items()]
+            logical = logical_volumes(image, physical)
             return Inspection(
                 path=opened.source,
                 format=identified.format,
@@ -168,9 +168,8 @@ def inspect(
                 table=table,
                 whole=whole,
                 volumes=volumes,
-                auto=_choose(table, disk, by_window, image, architecture),
+                auto=_choose(table, disk, by_window, image, architecture, logical),
                 logical=logical,
-                logical_error=logical_error,
                 layers=identified.layers,
             )
 
@@ -204,9 +203,9 @@ def to_json(found: Inspection) -> dict[str, Any]:
         "table": table,
         "volumes": [
             {"name": one.name, "size": one.size, "kind": one.kind, "filesystem": _volume_json(one.content)}
-            for one in found.logical
+            for one in found.logical.found
         ],
-        "volumes_error": found.logical_error,
+        "volumes_error": found.logical.error,
         "auto": {"partition": found.auto.partition, "error": found.auto.error},
         "os": found.os.to_json() if found.os else None,
     }
@@ -222,13 +221,14 @@ def _choose(
     superblocks: dict[Window, Superblock | None],
     image: str,
     architecture: str | None,
+    logical: LogicalVolumes,
 ) -> Choice:
     try:
-        chosen = select(table, AUTO, image, probe=superblocks.get, architecture=architecture)
+        chosen = select(table, AUTO, image, probe=superblocks.get, architecture=architecture, volumes=lambda: logical)
     except PartitionNotFound as error:
         return Choice(None, error.reason)
     if chosen is not None:
-        return Choice(chosen.number)
+        return Choice(chosen.number if isinstance(chosen, Partition) else chosen.name)
     held = superblocks[disk]
     if held is None or not held.mountable:
         return Choice(None, "the image itself holds no file system" + (f" ({held.type})" if held else ""))
@@ -255,17 +255,6 @@ def _disk(image: Image) -> Iterator[Reader]:
                 yield reader
     finally:
         undo.run()  # the nodes are gone with the daemon: this lets go of the files
-
-
-def _logical(
-    reader: Reader, places: dict[Window, str], superblocks: dict[Window, Superblock | None], image: str
-) -> tuple[tuple[LogicalVolume, ...], str | None]:
-    """The logical volumes, or why they cannot be told."""
-    physical = [PhysicalVolume(reader, window, place, superblocks[window]) for window, place in places.items()]
-    try:
-        return tuple(logical_volumes(image, physical)), None
-    except ImageMountError as error:
-        return (), str(error)
 
 
 def _layers_json(layers: Iterable[Layer]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .engine.text import printable
-from .errors import ImageMountError
+from .errors import ImageMountError, describe_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 class System:
     """An installed system, as its os-release(5) and its programs tell; or ``error``, why it could not be told.
 
-    ``partition`` is where its root is, None for the image itself. ``architecture`` is a name of uname(2).
+    ``partition`` is where its root is, ``lv:vg/root`` for a logical volume, None for the image itself.
+    ``architecture`` is a name of uname(2).
     """
 
-    partition: int | None = None
+    partition: int | str | None = None
     id: str | None = None
     version_id: str | None = None
     name: str | None = None
@@ -38,7 +39,7 @@ class System:
         yield f"  {printable(self.pretty_name or '')}"
         facts = {"id": self.id, "version": self.version_id, "architecture": self.architecture}
         yield "  " + ", ".join(f"{name} {printable(value)}" for name, value in facts.items() if value)
-        yield f"  in {'the image itself' if self.partition is None else f'partition {self.partition}'}"
+        yield f"  in {printable(describe_part(self.partition))}"
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, null for what is not known."""
@@ -61,7 +62,7 @@ def read_system(
         with mount_image(found.path, partition, format=format, architecture=architecture, backing=backing) as image:
             facts = read_os(image / "/")
             return System(
-                partition=image.partition,
+                partition=image.facts.part,
                 id=facts.id,
                 version_id=facts.version_id,
                 name=facts.name,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .engine.tables.partition_table import align, columns, label_text
 from .engine.text import human_size, printable
+from .errors import describe_part
 from .layout_bar import draw_bar
 from .terminal import exact_size
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from .engine.image import Layer
     from .engine.superblock import Superblock
     from .engine.tables.read import Partition, PartitionTable
+    from .engine.volumes.contents import Volume
     from .inspection import Inspection
-    from .inspection_volumes import Volume
     from .terminal import Style
 
 _COLUMNS = 80
@@ -110,12 +111,12 @@ def _table(found: Inspection, table: PartitionTable, style: Style) -> Iterator[s
 
 
 def _logical_volumes(found: Inspection, style: Style) -> Iterator[str]:
-    if found.logical or found.logical_error:
+    if found.logical.found or found.logical.error:
         yield ""
         yield style.bold("Logical volumes")
-    if found.logical_error:
+    if found.logical.error:
         yield from textwrap.wrap(
-            printable(found.logical_error), _COLUMNS, initial_indent=_INDENT, subsequent_indent=_INDENT
+            printable(found.logical.error), _COLUMNS, initial_indent=_INDENT, subsequent_indent=_INDENT
         )
     rows = [
         (
@@ -125,7 +126,7 @@ def _logical_volumes(found: Inspection, style: Style) -> Iterator[str]:
             describe(one.content) if one.content else "-",
             label_text(one.content.superblock.label if one.content and one.content.superblock else None),
         )
-        for one in found.logical
+        for one in found.logical.found
     ]
     if rows:
         yield from _aligned([("size", "name", "kind", "content", "label"), *rows], right=1)
@@ -179,8 +180,7 @@ def _auto(found: Inspection) -> Iterator[str]:
     """What ``partition="auto"`` mounts, as far as that can be told without looking into a file system."""
     choice = found.auto
     if choice.error is None:
-        what = "the image itself" if choice.partition is None else f"partition {choice.partition}"
-        yield f'partition="auto" mounts {what}'
+        yield f'partition="auto" mounts {describe_part(choice.partition)}'
     else:
         text = f'partition="auto" is not clear from this: {printable(choice.error)}'
         yield from textwrap.wrap(text, _COLUMNS, subsequent_indent=_INDENT)

@@ -50,10 +50,11 @@ def kept_text(test: str, thing: MountedImage | BlockDevice | None) -> str:
     """Lines for a person: what ``test`` left, where it is, how to look at it."""
     if thing is None:  # interrupted while it was made
         return f"{test}\n    what it mounted last: see imagemount ps"
+    from .errors import describe_part
     from .facts import MountFacts
 
     facts = thing.facts
-    name = str(facts.source) if facts.partition is None else f"{facts.source} partition {facts.partition}"
+    name = str(facts.source) if facts.part is None else f"{facts.source} {describe_part(facts.part)}"
     if isinstance(facts, MountFacts):
         kind, look = f"{facts.fstype}, {facts.mode}", f"ls -la {facts.mountpoint}"
     else:

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from .contents.system_facts import SystemFacts
-from .errors import is_ours
+from .errors import describe_part, is_ours
 from .image_path import ImagePath
 from .image_root import ImageRoot, LocalOpener
 
@@ -51,7 +51,7 @@ class MountedImage(SystemFacts):
         self.facts = facts
         self._starter = starter
         opener = opener or LocalOpener(facts.mountpoint)
-        self._image_root = ImageRoot(facts.source.name, facts.mountpoint, facts.mode, opener, partition=facts.partition)
+        self._image_root = ImageRoot(facts.source.name, facts.mountpoint, facts.mode, opener, part=facts.part)
         self._undo = _Undo(release)
 
     @property
@@ -78,6 +78,11 @@ class MountedImage(SystemFacts):
     def partition(self) -> int | None:
         """Number of the partition; None where the image itself holds the file system."""
         return self.facts.partition
+
+    @property
+    def volume(self) -> str | None:
+        """The logical volume of LVM that holds the file system, as ``vg/root``; None where it is in none."""
+        return self.facts.volume
 
     @property
     def device(self) -> str:
@@ -244,6 +249,11 @@ class BlockDevice:
         return self.facts.partition
 
     @property
+    def volume(self) -> str | None:
+        """The logical volume of LVM that the device is, as ``vg/root``; None where it is none."""
+        return self.facts.volume
+
+    @property
     def size(self) -> int:
         """Bytes."""
         return self.facts.size
@@ -300,4 +310,4 @@ class _Undo:
 
 def _name(facts: MountFacts | DeviceFacts) -> str:
     name = repr(facts.source.name)
-    return name if facts.partition is None else f"{name} partition {facts.partition}"
+    return name if facts.part is None else f"{name} {describe_part(facts.part)}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .engine import folders
 from .engine.held_folder import TOKEN
 from .engine.text import printable
+from .errors import describe_part
 from .helper.journal import read_journal
 from .terminal import Style
 
@@ -168,7 +169,7 @@ def _holder_lines(group: list[Held], style: Style, now: float) -> Iterator[str]:
 
 def _row(held: Held, now: float) -> tuple[str, ...]:
     record = held.record
-    image = Path(record.image).name + ("" if record.partition is None else f", partition {record.partition}")
+    image = Path(record.image).name + ("" if record.partition is None else f", {describe_part(record.partition)}")
     access = f"{record.format} {record.mode}".strip() + (" (kept)" if record.kept else "")
     return printable(image), printable(access), printable(record.device or "attaching"), _age(now - record.since)
 

@@ -104,7 +104,7 @@ class CheckItem(pytest.Item):
             "why": self.check.why,
             "image": str(self.image_choice.path) if self.image_choice else None,
             "format": mounted.format if mounted else None,
-            "partition": mounted.partition if mounted else None,
+            "partition": mounted.facts.part if mounted else None,
             "fstype": mounted.fstype if mounted else None,
             "told": isinstance(error, _TOLD),
             "problems": [problem.to_json() for problem in problems],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..engine.text import printable
-from ..errors import ImageMountError
+from ..errors import ImageMountError, describe_part
 from .problem import CheckFailed, render_problems
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ def place_text(shared: SharedImage | None, choice: ImageChoice | None) -> str:
     image = shared.mounted if shared else None
     if image is None:
         return name
-    partition = "" if image.partition is None else f", partition {image.partition}"
-    return f"{name}{partition} ({image.fstype}, {image.mode})"
+    part = image.facts.part
+    place = "" if part is None else f", {printable(describe_part(part))}"
+    return f"{name}{place} ({image.fstype}, {image.mode})"
 
 
 def cause_text(error: BaseException) -> str:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from .device import Device
     from .superblock import Superblock
-    from .tables.read import Partition
     from .target import Target
 
 _TOP = "subvolid=5"
@@ -28,14 +27,14 @@ _TOP = "subvolid=5"
 class Filesystem:
     """A file system that is to be mounted.
 
-    :param image: the image's name, for messages, as is ``partition``
+    :param image: the image's name, for messages, as is ``part``, which ``partition=`` takes
     :param flags: of mount(2)
     :param options: of the file system
     :param subvolume: of btrfs, by its path from the top; None is what the file system has as its default
     """
 
     image: str
-    partition: int | None
+    part: int | str | None
     fstype: str
     flags: int
     options: tuple[str, ...]
@@ -83,7 +82,7 @@ class Filesystem:
             reason = f"the {self.fstype} is not whole in the image: it has {further}, which the kernel would open"
             hint = "build it on one device" if self.fstype == "f2fs" else "options='noload' leaves the journal out"
             raise FilesystemNotMountable(
-                image=self.image, partition=self.partition, found=self.fstype, reason=reason, hint=hint
+                image=self.image, partition=self.part, found=self.fstype, reason=reason, hint=hint
             )
 
     def _subvolume_option(self) -> tuple[str, ...]:
@@ -121,9 +120,7 @@ class Filesystem:
         }
         hint = hints.get(number, "see the kernel log (dmesg)")
         reason = os.strerror(number)
-        return MountFailed(
-            image=self.image, partition=self.partition, fstype=fstype, errno=number, reason=reason, hint=hint
-        )
+        return MountFailed(image=self.image, partition=self.part, fstype=fstype, errno=number, reason=reason, hint=hint)
 
 
 def _subvolumes_at(target: Target, device: Device) -> list[str]:
@@ -141,16 +138,16 @@ def _subvolumes_at(target: Target, device: Device) -> list[str]:
         os.close(fd)
 
 
-def not_mountable(image: str, partition: Partition | None, found: Superblock | None) -> FilesystemNotMountable:
-    """The error for a place that holds no file system, saying what it holds instead."""
-    reason, hint = _what_is_there(found, partition)
-    number, known = partition.number if partition else None, found.type if found else None
-    return FilesystemNotMountable(image=image, partition=number, found=known, reason=reason, hint=hint)
+def not_mountable(image: str, part: int | str | None, found: Superblock | None) -> FilesystemNotMountable:
+    """The error for a part of the image that holds no file system, saying what it holds instead."""
+    reason, hint = _what_is_there(found, part)
+    known = found.type if found else None
+    return FilesystemNotMountable(image=image, partition=part, found=known, reason=reason, hint=hint)
 
 
-def _what_is_there(found: Superblock | None, partition: Partition | None) -> tuple[str, str]:
+def _what_is_there(found: Superblock | None, part: int | str | None) -> tuple[str, str]:
     if found is None:
-        where = "the partition" if partition else "the image"
+        where = "the image" if part is None else "the partition" if isinstance(part, int) else "the volume"
         return f"{where} holds no file system that is known", "name it with fstype=, or choose another partition"
     if found.usage == "crypto":
         return f"it is encrypted ({found.type})", "open it on attached_image(...) first, with the tools of its own kind"

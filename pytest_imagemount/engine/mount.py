@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RequestInvalid
 from . import filesystems
+from .choosing import choose_part
 from .filesystem_lock import lock_filesystem, needs_turns
 from .filesystem_mount import Filesystem, not_mountable
 from .image_lock import lock_image
@@ -20,12 +21,12 @@ from .reader import FileReader, Reader, Window
 from .shared_device import SharedDevice
 from .stages import Stages, State
 from .superblock import Superblock, probe, probe_on
+from .tables.partition_table import Partition
 from .tables.read import read_table
-from .tables.selection import select
 from .target import Target
 from .unmounting import unmount
 from .volumes.kinds import VOLUMES
-from .wanted import Wanted
+from .wanted import LOGICAL_VOLUME, Wanted
 from .workspace import Owner, Workspace
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from .adopt import AdoptedMount
     from .device import Device
     from .image import Image
-    from .tables.read import Partition, PartitionTable
+    from .tables.read import PartitionTable
     from .undo import UndoStack
+    from .volumes.lvm import VolumeName
 
 
 class Mount(Stages):
@@ -82,6 +84,10 @@ class Mount(Stages):
         self.table: PartitionTable | None = None
         self.partition: Partition | None = None
         self.window: Window | None = None
+        self.logical: VolumeName | None = None
+        """What ``"auto"``, ``LABEL=`` or ``UUID=`` turned out to mean, where that is no partition."""
+        self.volume: VolumeName | None = None
+        """The logical volume that is mapped."""
         self._in_disk: Window | None = None  # which the device is, where it is no volume
         self.superblock: Superblock | None = None
         self.members = tuple(members)
@@ -190,17 +196,18 @@ class Mount(Stages):
     def map(self) -> None:
         """virtual disk → block device of the chosen partition (``device``)."""
         self._require("map", State.ATTACHED)
-        self.partition = self.window = self._in_disk = None
+        self.partition = self.window = self._in_disk = self.logical = self.volume = None
         with self._stage(State.MAPPED) as undo:
             if self._share_device():
                 return
-            if self._asks_for_volume:
+            window = None if self._asks_for_volume else self.choose()
+            if window is None:
                 if self.wanted.partition_nodes:
                     reason = "a volume has no partition nodes; leave out partitions="
                     raise RequestInvalid(argument="partitions", value="True", reason=reason)
                 self._map_volume(undo)
             else:
-                self._map_window(undo, self.choose())
+                self._map_window(undo, window)
             assert self.device is not None
             if self.wanted.partition_nodes and self.table:
                 from .tables.partition_nodes import add_nodes
@@ -290,7 +297,7 @@ class Mount(Stages):
         for other in (self.base, *self.base.family):
             if other.device is not None and other.state is State.MOUNTED and other._part == self._part:
                 self.device, self.superblock, self.size = SharedDevice(other.device), other.superblock, other.size
-                self.partition, self.window = other.partition, other.window
+                self.partition, self.window, self.volume = other.partition, other.window, other.volume
                 return True
         return False
 
@@ -298,7 +305,16 @@ class Mount(Stages):
     def _part(self) -> tuple[object, ...]:
         """What tells one part of the image from another."""
         wanted = self.wanted
+        if self.logical is not None:
+            return (f"{LOGICAL_VOLUME}{self.logical}",)
         return (wanted.partition,) if wanted.names_volume else (self.window, wanted.volume, wanted.verity)
+
+    @property
+    def part(self) -> int | str | None:
+        """What is mapped, as ``partition=`` takes it; None is the image itself."""
+        if self.volume is not None:
+            return f"{LOGICAL_VOLUME}{self.volume}"
+        return self.partition.number if self.partition else None
 
     def _map_window(self, undo: UndoStack, window: Window) -> None:
         """Make a device of the chosen window, or, to mount it, of the volume that is in it."""
@@ -330,41 +346,24 @@ class Mount(Stages):
 
         top = build(self, undo)
         self.device, self.superblock, self.size = top.device, top.superblock, top.size
-        self.partition, self.window, self._in_disk = top.partition, top.window, None
+        self.partition, self.window, self._in_disk, self.volume = top.partition, top.window, None, top.volume
 
-    def choose(self) -> Window:
-        """Find the partition that is wanted, and say what is its window of the disk, which must be attached."""
-        if self.window is not None:
+    def choose(self) -> Window | None:
+        """Find the partition that is wanted, and say what is its window of the disk, which must be attached.
+
+        None: it is no partition, but the logical volume ``logical``.
+        """
+        if self.window is not None or self.logical is not None:
             return self.window
         assert self.reader is not None
-        whole_disk = Window(0, self.reader.size)
-        whole = self.wanted.whole and self.wanted.partition is None
-        if not whole or self.wanted.partition_nodes:  # a disk with a corrupt table can still be attached
-            self.read_table()
-        if not whole:
-            self.partition = select(
-                self.table,
-                self.wanted.partition,
-                self.image.name,
-                probe=self.superblock_in,
-                architecture=self.wanted.architecture,
-                looks_like_root=self._looks_like_root,
-            )
-        self.window = self.partition.window if self.partition else whole_disk
+        chosen = choose_part(self)
+        if chosen is None:
+            self.window = Window(0, self.reader.size)
+        elif isinstance(chosen, Partition):
+            self.partition, self.window = chosen, chosen.window
+        else:
+            self.logical = chosen.volume
         return self.window
-
-    def _looks_like_root(self, partition: Partition) -> bool:
-        """Whether an installed system is in ``partition``, which is mounted for a moment to see."""
-        from .tables.os_release import has_os_release
-
-        with self.also(Wanted(partition=partition.number)) as mount:
-            assert mount.target is not None
-            assert mount.device is not None
-            root = mount.target.open_root(mount.device.path)
-            try:
-                return has_os_release(root)
-            finally:
-                os.close(root)
 
     def _identify(self) -> str:
         """The file system type: as the caller says, else as in the superblock.
@@ -375,7 +374,7 @@ class Mount(Stages):
             return self.wanted.fstype
         found = self.superblock
         if found is None or not found.mountable:
-            raise not_mountable(self.image.name, self.partition, found)
+            raise not_mountable(self.image.name, self.part, found)
         return found.type
 
     def _take_turn(self, undo: UndoStack) -> None:
@@ -396,10 +395,9 @@ class Mount(Stages):
         return self.device is not None and self.device.attached
 
     def _mount(self, device: Device, target: Target, fstype: str) -> None:
-        number = self.partition.number if self.partition else None
         filesystem = Filesystem(
             self.image.name,
-            number,
+            self.part,
             fstype,
             self.flags,
             self.data,

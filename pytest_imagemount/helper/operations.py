@@ -339,7 +339,7 @@ class Mounts:
         daemon = self._workspace.daemon_pid if mount.backend != "loop" else None
         return replace(
             held.record,
-            partition=mount.partition.number if mount.partition else None,
+            partition=mount.part,
             format=mount.image.format,
             backend=mount.backend,
             device=mount.device.path,
@@ -365,6 +365,7 @@ def _mount_facts(request: Open, mount: Mount) -> MountFacts:
         backend=mount.backend,
         mountpoint=mount.mountpoint,
         dirty=mount.dirty,
+        volume=None if mount.volume is None else str(mount.volume),
     )
 
 
@@ -379,4 +380,5 @@ def _device_facts(request: Open, mount: Mount) -> DeviceFacts:
         mode=mount.wanted.mode,
         backend=mount.backend,
         partitions=tuple(mount.nodes.items()),
+        volume=None if mount.volume is None else str(mount.volume),
     )

@@ -190,10 +190,23 @@ def test_the_logical_volumes_are_listed_with_what_is_in_them(
     assert empty == {"name": "lv:vg/empty", "size": 10 << 20, "kind": "linear", "filesystem": None}
     assert fast == {"name": "lv:vg/fast", "size": 10 << 20, "kind": "striped", "filesystem": None}
     assert found["volumes_error"] is None
+    assert found["auto"] == {"partition": None, "error": found["auto"]["error"]}
+    assert found["auto"]["error"].startswith("2 logical volumes hold a file system, and none of them has")
     assert main(["inspect", str(disk)]) == 0
     assert re.search(
         r"Logical volumes\n +size +name .*\n +20 MiB +lv:vg/root +linear +ext4 +root\n", capsys.readouterr().out
     )
+
+
+def test_auto_may_be_a_logical_volume(image_factory: ImageFactory, capsys: pytest.CaptureFixture[str]) -> None:
+    content = image_factory("content.img", fstype="ext4", size="10M").read_bytes()
+    disk = lvm_disk(image_factory, group_text(volume("empty", linear("pv0", 9)), volume("root", linear("pv0", 0))))
+    with disk.open("r+b") as file:
+        file.seek(inspect(str(disk)).table.partitions[0].window.offset + (1 << 20))  # type: ignore[union-attr]
+        file.write(content)
+    assert inspect_json(disk, capsys)["auto"] == {"partition": "lv:vg/root", "error": None}
+    assert main(["inspect", str(disk)]) == 0
+    assert capsys.readouterr().out.endswith('\npartition="auto" mounts volume vg/root\n')
 
 
 def test_logical_volumes_that_cannot_be_told_are_an_error_in_their_place(
@@ -208,7 +221,7 @@ def test_logical_volumes_that_cannot_be_told_are_an_error_in_their_place(
 def test_a_logical_volume_of_absurd_size_is_an_error_in_its_place(image_factory: ImageFactory) -> None:
     huge = "start_extent = 0\nextent_count = 1099511627775\n" + linear("pv0", 0)
     text = group_text(volume("root", huge)).replace("extent_size = 2048", "extent_size = 2147483648")
-    (found,) = inspect(str(lvm_disk(image_factory, text))).logical
+    (found,) = inspect(str(lvm_disk(image_factory, text))).logical.found
     assert found.content is not None
     assert found.content.error == f"no device has {((1 << 40) - 1) << 40} bytes"
 
@@ -219,7 +232,7 @@ def test_a_logical_volume_on_a_disk_that_is_not_there_is_an_error_in_its_place(i
     with disk.open("r+b") as file:
         file.seek(place)
         file.write(bytes(4096))
-    root, home = inspect(str(disk)).logical
+    root, home = inspect(str(disk)).logical.found
     assert root.content is not None
     assert root.content.error == "a part of it is on pv1, which is not in the image"
     assert home.content is not None

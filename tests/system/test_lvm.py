@@ -12,6 +12,7 @@ import pytest
 from pytest_imagemount.engine.reader import FileReader
 from pytest_imagemount.engine.tables.read import read_table
 from pytest_imagemount.errors import RequestInvalid, VolumeInvalid, VolumeNotFound
+from pytest_imagemount.factory.content import Directory
 
 from .volume_images import FILES, MIB, PASSPHRASE, blank, copy_to, loops, luks_format, luks_open, lvm, run, sha256
 
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_imagemount.engine.tables.read import Partition
-    from pytest_imagemount.plugin import AttachFactory, MountFactory
+    from pytest_imagemount.plugin import AttachFactory, MountFactory, SystemFactory
 
     ImageBuilder = Callable[..., Path]
 
 pytestmark = pytest.mark.needs("root", "loop", "device-mapper", "lvm", "ext4", "mke2fs")
 
+BOOT_UUID = "0f6b6a4e-7f0c-4a1c-9a11-52c5c7a0b001"
+FSTAB = f"""
+/dev/mapper/rl-root / ext4 defaults 0 0
+UUID={BOOT_UUID} /boot ext4 defaults 0 0
+LABEL=home /home ext4 defaults 0 0
+/dev/mapper/rl-swap none swap sw 0 0
+"""
 EXTENT = ["--physicalextentsize", "1m"]
 
 KINDS = ["linear", "striped", "mirror", "raid1", "raid0", "origin", "snap", "thin"]
@@ -90,6 +98,29 @@ def partitioned(image_factory: ImageBuilder) -> Path:
         lvcreate("home", "5m", group="debian")
         fill(image_factory, "debian-root", "root")
         fill(image_factory, "debian-home", "home")
+    return disk
+
+
+@pytest.fixture(scope="module")
+def server(image_factory: ImageBuilder) -> Path:
+    """A disk as many installers make it: ``/boot`` in a partition, all else in a volume group."""
+    boot = {"fstype": "ext4", "label": "boot", "fs_uuid": BOOT_UUID, "content": {"kernel": "6.1"}}
+    disk = image_factory(table="gpt", partitions=[boot, {"size": "40M", "type": "lvm"}])
+    window = read(disk)[1].window
+    content = {
+        "etc/os-release": "ID=rocky\n",
+        "etc/fstab": FSTAB,
+        "name": "root",
+        "boot": Directory(),
+        "home": Directory(),
+    }
+    with group_on((disk, window.offset, window.size), name="rl"):
+        for name, size in (("root", "12m"), ("home", "8m"), ("swap", "4m")):
+            lvcreate(name, size, group="rl")
+        root = image_factory(fstype="ext4", label="root", content=content, size="8M")
+        copy_to(Path("/dev/mapper/rl-root"), root)
+        fill(image_factory, "rl-home", "home")
+        run("mkswap", "--label", "swap", "/dev/mapper/rl-swap")
     return disk
 
 
@@ -222,6 +253,42 @@ def test_the_device_of_a_volume_is_attached(partitioned: Path, attached_image: A
         assert device.path.read_bytes()[512:520] == b"LABELONE"
 
 
+@pytest.mark.needs("fuse", "qemu-img")
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_a_root_in_a_volume_is_found(
+    format: str, server: Path, mounted_image: MountFactory, attached_image: AttachFactory, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    run("qemu-img", "convert", "-O", format, server, disk)
+    before = sha256(disk)
+    for how in ("auto", "LABEL=root"):
+        with mounted_image(disk, how) as image:
+            assert (image / "name").read_text() == "root"
+            assert (image.partition, image.volume, image.label) == (2, "rl/root", "root")
+            assert image.title == "disk volume rl/root"
+    with mounted_image(disk, "LABEL=boot") as image:
+        assert (image.partition, image.volume) == (1, None)
+    with mounted_image(disk, "auto", mode="overlay") as image:
+        (image / "name").write_text("changed")
+    with attached_image(disk, "LABEL=home") as device:
+        assert device.volume == "rl/home"
+        assert run("blkid", "-p", "-s", "LABEL", "-o", "value", device.path).strip() == "home"
+    assert sha256(disk) == before
+
+
+def test_a_system_in_volumes_is_put_together(server: Path, mounted_system: SystemFactory) -> None:
+    with mounted_system(server) as system:
+        assert system.volume == "rl/root"
+        assert system.os.id == "rocky"
+        assert {target: (image.partition, image.volume) for target, image in system.submounts.items()} == {
+            "/boot": (1, None),
+            "/home": (2, "rl/home"),
+        }
+        assert (system / "boot/kernel").read_text() == "6.1"
+        assert (system / "home/name").read_text() == "home"
+        assert [(one.source, one.reason) for one in system.skipped] == [("/dev/mapper/rl-swap", "swap")]
+
+
 def test_errors_list_the_volumes(partitioned: Path, disks: list[Path], mounted_image: MountFactory) -> None:
     both = r"debian/root +8 MiB\n +debian/home +5 MiB"
     for how in ({"partition": 2}, {"partition": 2, "volume": "debian/swap"}, {"partition": "lv:debian/swap"}):
@@ -264,9 +331,10 @@ def test_groups_inside_of_luks_and_luks_inside_of_groups(
         fill(image_factory, "inner-root", "inner")
         lvm("vgchange", "--activate", "n", "inner")
     before = sha256(outside)
-    for how in ({"volume": "inner/root"}, {"partition": "lv:inner/root"}):
+    for how in ({"volume": "inner/root"}, {"partition": "lv:inner/root"}, {}, {"partition": "auto"}):
         with mounted_image(outside, passphrase=PASSPHRASE, **how) as image:
             assert (image / "name").read_text() == "inner"
+            assert image.volume == "inner/root"
     assert sha256(outside) == before
 
     within = blank(tmp_path / "group.raw", 40 * MIB)

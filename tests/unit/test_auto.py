@@ -1,23 +1,36 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_imagemount.engine.reader import Window
 from pytest_imagemount.engine.superblock import AMBIVALENT, Superblock
+from pytest_imagemount.engine.tables.auto import name_of
 from pytest_imagemount.engine.tables.discoverable import root_type_name
 from pytest_imagemount.engine.tables.partition_types import GPT_TYPES
 from pytest_imagemount.engine.tables.read import Partition, PartitionTable
 from pytest_imagemount.engine.tables.selection import select
-from pytest_imagemount.errors import MountFailed, PartitionAmbiguous, PartitionNotFound, RequestInvalid
+from pytest_imagemount.engine.volumes.contents import LogicalVolume, LogicalVolumes, Volume
+from pytest_imagemount.engine.volumes.lvm import VolumeName
+from pytest_imagemount.errors import (
+    MountFailed,
+    PartitionAmbiguous,
+    PartitionNotFound,
+    PartitionRequired,
+    RequestInvalid,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_imagemount.engine.tables.auto import Candidate
+
 EXT4 = Superblock("ext4", "filesystem")
 VFAT = Superblock("vfat", "filesystem")
 SWAP = Superblock("swap", "other")
+PHYSICAL = Superblock("LVM2_member", "raid")
 TYPES = {name: guid for guid, name in GPT_TYPES.items()}
 LINUX, ROOT = TYPES["linux-generic"], TYPES[root_type_name()]
 NO_AUTO = 1 << 63
@@ -34,18 +47,29 @@ def auto(
     *partitions: Partition,
     wanted: int | str = "auto",
     architecture: str | None = None,
-    looks_like_root: Callable[[Partition], bool] | None = None,
-) -> int | None:
-    """The number of the partition that is chosen of those that hold what ``found`` says."""
+    looks_like_root: Callable[[Candidate], bool] | None = None,
+    volumes: LogicalVolumes | None = None,
+) -> int | str | None:
+    """What is chosen of the partitions that hold what ``found`` says, and of ``volumes``: what ``partition=`` takes."""
     chosen = select(
-        PartitionTable("gpt", 512, "id", partitions),
+        PartitionTable("gpt", 512, "id", partitions) if partitions else None,
         wanted,
         "disk.img",
         probe=lambda window: found.get(window.offset >> 20),
         architecture=architecture,
         looks_like_root=looks_like_root,
+        volumes=lambda: volumes,
     )
-    return chosen.number if chosen else None
+    return name_of(chosen) if chosen else None
+
+
+def volumes(**held: Superblock | None) -> LogicalVolumes:
+    """Logical volumes of group ``vg``, with what is in them; None is not looked into."""
+    made = []
+    for name, superblock in held.items():
+        content = Volume(superblock) if superblock else None
+        made.append(LogicalVolume(VolumeName("vg", name), 5 << 20, "linear" if content else "raid1", content))
+    return LogicalVolumes(tuple(made))
 
 
 def notes(error: PartitionAmbiguous) -> list[str]:
@@ -94,11 +118,11 @@ def test_a_root_that_holds_no_file_system_is_not_the_one() -> None:
 
 
 def test_without_a_root_by_type_it_is_the_only_one_with_an_os_release() -> None:
-    asked: list[int] = []
+    asked: list[int | str] = []
 
-    def looks_like_root(one: Partition) -> bool:
-        asked.append(one.number)
-        return one.number == 3
+    def looks_like_root(one: Candidate) -> bool:
+        asked.append(name_of(one))
+        return name_of(one) == 3
 
     disk = partition(1), partition(2), partition(3), partition(4)
     assert auto({1: VFAT, 3: EXT4, 4: EXT4}, *disk, looks_like_root=looks_like_root) == 3
@@ -106,11 +130,11 @@ def test_without_a_root_by_type_it_is_the_only_one_with_an_os_release() -> None:
 
 
 def test_of_two_roots_by_type_only_those_are_looked_into() -> None:
-    asked: list[int] = []
+    asked: list[int | str] = []
 
-    def looks_like_root(one: Partition) -> bool:
-        asked.append(one.number)
-        return one.number == 3
+    def looks_like_root(one: Candidate) -> bool:
+        asked.append(name_of(one))
+        return name_of(one) == 3
 
     disk = partition(1), partition(2, ROOT), partition(3, ROOT)
     assert auto(dict.fromkeys((1, 2, 3), EXT4), *disk, looks_like_root=looks_like_root) == 3
@@ -119,7 +143,7 @@ def test_of_two_roots_by_type_only_those_are_looked_into() -> None:
 
 @pytest.mark.parametrize("disk", [(partition(1), partition(2, ROOT)), (partition(1),)])
 def test_nothing_is_looked_into_where_that_is_not_needed(disk: tuple[Partition, ...]) -> None:
-    def looks_like_root(one: Partition) -> bool:
+    def looks_like_root(one: Candidate) -> bool:
         raise AssertionError(one)
 
     assert auto({1: EXT4, 2: EXT4}, *disk, looks_like_root=looks_like_root) == disk[-1].number
@@ -136,8 +160,8 @@ def test_among_equals_the_candidates_are_listed(kinds: tuple[str, str]) -> None:
 
 
 def test_each_candidate_is_told_why_it_is_not_the_one() -> None:
-    def looks_like_root(one: Partition) -> bool:
-        if one.number == 2:
+    def looks_like_root(one: Candidate) -> bool:
+        if name_of(one) == 2:
             raise MountFailed(
                 image="i", partition=2, fstype="x", errno=22, reason="Invalid argument", hint="see\nthe \x1b[2Jlog"
             )
@@ -160,7 +184,7 @@ def test_two_installed_systems_are_ambiguous() -> None:
         auto(
             dict.fromkeys((1, 2, 3), EXT4),
             *map(partition, (1, 2, 3)),
-            looks_like_root=lambda one: one.number != 1,
+            looks_like_root=lambda one: name_of(one) != 1,
         )
     assert [note.rpartition("; ")[2] for note in notes(caught.value)] == [
         "it has no etc/os-release",
@@ -170,7 +194,7 @@ def test_two_installed_systems_are_ambiguous() -> None:
 
 
 def test_more_candidates_than_can_be_mounted_in_good_time_are_not_looked_into() -> None:
-    def looks_like_root(one: Partition) -> bool:
+    def looks_like_root(one: Candidate) -> bool:
         raise AssertionError(one)
 
     with pytest.raises(PartitionAmbiguous, match="99 partitions"):
@@ -185,3 +209,94 @@ def test_without_a_file_system_it_says_what_there_is() -> None:
     conflict = Superblock("signatures of several file systems at once", AMBIVALENT)
     with pytest.raises(PartitionNotFound, match=r"no partition holds a file system \(1 holds swap, 2 holds signatures"):
         auto({1: SWAP, 2: conflict}, partition(1), partition(2))
+
+
+def test_the_only_file_system_may_be_in_a_logical_volume() -> None:
+    disk = partition(1, TYPES["lvm"])
+    assert auto({1: PHYSICAL}, disk, volumes=volumes(root=EXT4, swap=SWAP)) == "lv:vg/root"
+    assert auto({}, volumes=volumes(root=EXT4, swap=SWAP)) == "lv:vg/root"
+
+
+def test_of_boot_and_logical_volumes_it_is_the_one_with_an_os_release() -> None:
+    asked: list[int | str] = []
+
+    def looks_like_root(one: Candidate) -> bool:
+        asked.append(name_of(one))
+        return name_of(one) == "lv:vg/root"
+
+    disk = partition(1), partition(2, TYPES["lvm"])
+    found = volumes(home=EXT4, root=EXT4, swap=SWAP, mirrored=None)
+    assert auto({1: EXT4, 2: PHYSICAL}, *disk, volumes=found, looks_like_root=looks_like_root) == "lv:vg/root"
+    assert asked == [1, "lv:vg/home", "lv:vg/root", "lv:vg/mirrored"]
+
+
+def test_a_root_by_type_goes_before_logical_volumes() -> None:
+    disk = partition(1), partition(2, ROOT), partition(3, TYPES["lvm"])
+    assert auto({1: VFAT, 2: EXT4, 3: PHYSICAL}, *disk, volumes=volumes(data=EXT4)) == 2
+
+
+def test_logical_volumes_are_among_the_candidates_that_are_listed() -> None:
+    expected = r"3 partitions and logical volumes .*; say partition=N or partition='lv:GROUP/VOLUME'\n"
+    with pytest.raises(PartitionAmbiguous, match=expected) as caught:
+        auto(
+            {1: EXT4, 2: PHYSICAL},
+            partition(1),
+            partition(2, TYPES["lvm"]),
+            volumes=volumes(root=EXT4, home=EXT4, swap=SWAP),
+            looks_like_root=lambda _: False,
+        )
+    assert caught.value.table.splitlines()[-5:] == [
+        "logical volumes",
+        "  lv:vg/root  5 MiB  linear  ext4",
+        "  lv:vg/home  5 MiB  linear  ext4",
+        "  lv:vg/root: it has no etc/os-release",
+        "  lv:vg/home: it has no etc/os-release",
+    ]
+    with pytest.raises(PartitionAmbiguous, match="2 logical volumes hold a file system, and none") as caught:
+        auto({}, volumes=volumes(root=EXT4, home=EXT4), looks_like_root=lambda _: False)
+    assert caught.value.table.startswith("logical volumes\n  lv:vg/root")
+
+
+def test_logical_volumes_that_cannot_be_told_are_said_to_be_so() -> None:
+    damaged = LogicalVolumes(error="its label is damaged")
+    assert auto({1: EXT4, 2: PHYSICAL}, partition(1), partition(2), volumes=damaged) == 1
+    with pytest.raises(
+        PartitionNotFound, match=r"2 holds LVM2_member.*its logical volumes cannot be told: its label is"
+    ):
+        auto({2: PHYSICAL}, partition(1), partition(2), volumes=damaged)
+
+
+@pytest.mark.parametrize("wanted", ["LABEL=home", "UUID=ab-12", "UUID=AB-12"])
+def test_a_logical_volume_is_found_by_what_its_file_system_is_called(wanted: str) -> None:
+    home = Superblock("ext4", "filesystem", "home", "ab-12")
+    found = volumes(root=EXT4, home=home, mirrored=None)
+    assert auto({1: EXT4, 2: PHYSICAL}, partition(1), partition(2), wanted=wanted, volumes=found) == "lv:vg/home"
+    assert auto({}, wanted=wanted, volumes=found) == "lv:vg/home"
+    with pytest.raises(PartitionAmbiguous, match="2 partitions and logical volumes match") as caught:
+        auto({1: home, 2: PHYSICAL}, partition(1), partition(2), wanted=wanted, volumes=found)
+    assert caught.value.table.splitlines()[-2:] == [
+        "  lv:vg/home  5 MiB  linear  ext4",
+        "  lv:vg/home: ext4, LABEL=home, UUID=ab-12",
+    ]
+
+
+def test_what_no_logical_volume_is_called_is_an_error_that_lists_them() -> None:
+    found = volumes(root=Superblock("ext4", "filesystem", "root"))
+    with pytest.raises(PartitionNotFound, match="no partition and no logical volume matches") as caught:
+        auto({1: PHYSICAL}, partition(1), wanted="LABEL=home", volumes=found)
+    assert caught.value.table.splitlines()[-1] == "  lv:vg/root: ext4, LABEL=root"
+    with pytest.raises(PartitionNotFound, match="the image has no partition table"):
+        auto({}, wanted="LABEL=home", volumes=None)
+
+
+@pytest.mark.parametrize("wanted", [1, "PARTLABEL=root", "TYPE=root", None])
+def test_what_only_partitions_have_asks_for_no_logical_volume(wanted: int | str | None) -> None:
+    def never() -> LogicalVolumes:
+        raise AssertionError
+
+    disk = PartitionTable("gpt", 512, "id", (replace(partition(1, ROOT), label="root"),))
+    if wanted is None:
+        with pytest.raises(PartitionRequired):
+            select(disk, wanted, "disk.img", probe=lambda _: EXT4, volumes=never)
+    else:
+        assert select(disk, wanted, "disk.img", probe=lambda _: EXT4, volumes=never) == disk.partitions[0]

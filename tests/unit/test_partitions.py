@@ -9,6 +9,7 @@ import pytest
 
 from pytest_imagemount.engine.reader import Window
 from pytest_imagemount.engine.superblock import Superblock
+from pytest_imagemount.engine.tables.auto import name_of
 from pytest_imagemount.engine.tables.discoverable import root_type_name
 from pytest_imagemount.engine.tables.partition_types import GPT_TYPES, MBR_TYPES
 from pytest_imagemount.engine.tables.read import Partition, PartitionTable, read_table
@@ -49,9 +50,9 @@ def probe(found: dict[int, Superblock]) -> Callable[[Window], Superblock | None]
 
 def choose(
     disk: PartitionTable | None, wanted: int | str | None, found: dict[int, Superblock] | None = None
-) -> int | None:
+) -> int | str | None:
     chosen = select(disk, wanted, "disk.img", probe=probe(found or {}))
-    return chosen.number if chosen else None
+    return name_of(chosen) if chosen else None
 
 
 THREE = table(partition(1, label="boot"), partition(2, label="root"), partition(7, label="ROOT"))
@@ -162,7 +163,7 @@ def test_the_type_root_is_that_of_the_architecture(wanted: str) -> None:
     disk = table(partition(1, kind=ROOT), partition(3, kind=arm))
     chosen = select(disk, "TYPE=usr-verity", "disk.img", probe=probe({}), architecture="aarch64")
     assert chosen is not None
-    assert chosen.number == 3
+    assert name_of(chosen) == 3
 
 
 def test_an_apple_type_is_the_maps_word() -> None:
@@ -174,12 +175,12 @@ ISO = Superblock("iso9660", "filesystem", "LIVE")
 WHOLE = Window(0, 1 << 30)
 
 
-def choose_on_iso(disk: PartitionTable, wanted: int | str | None, whole: Superblock | None) -> int | None:
+def choose_on_iso(disk: PartitionTable, wanted: int | str | None, whole: Superblock | None) -> int | str | None:
     """The choice on a disk that as a whole holds ``whole``, and ext4 in partition 2, vfat in 3."""
     inside = probe({2: EXT4, 3: VFAT})
     look = lambda window: whole if window == WHOLE else inside(window)  # noqa: E731
     chosen = select(replace(disk, disk_size=WHOLE.size), wanted, "disk.img", probe=look)
-    return chosen.number if chosen else None
+    return name_of(chosen) if chosen else None
 
 
 def test_none_on_an_iso_with_a_partition_table_is_the_iso() -> None:

@@ -1,4 +1,4 @@
-"""Whether a mounted tree is that of an installed system: what a :data:`~.auto.LooksLikeRoot` asks of each candidate."""
+"""Whether a mounted tree is that of an installed system: what :class:`~.auto.Wish` asks of each candidate."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from ..superblock import probe
 from . import dm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ..device import Device
@@ -153,17 +154,22 @@ class Ground:
             self._below.pop().arm()
 
     def candidates(self) -> list[ImageBlock]:
-        """Every partition of every disk, and every disk that has no partition table."""
-        found = []
-        for index, disk in enumerate(self.disks):
-            assert disk.reader is not None
-            of_disk = f" of image {disk.image.name!r}" if index else ""
-            table = disk.read_table()
-            if table is None:
-                found.append(ImageBlock(disk, Window(0, disk.reader.size), f"the disk{of_disk}"))
-                continue
-            for partition in table.partitions:
-                if not partition.container:
-                    place = f"partition {partition.number}{of_disk}"
-                    found.append(ImageBlock(disk, partition.window, place, partition))
-        return found
+        """What volumes may lie in."""
+        return candidates(self.disks)
+
+
+def candidates(disks: Sequence[Disk]) -> list[ImageBlock]:
+    """Every partition of every disk, and every disk that has no partition table."""
+    found = []
+    for index, disk in enumerate(disks):
+        assert disk.reader is not None
+        of_disk = f" of image {disk.image.name!r}" if index else ""
+        table = disk.read_table()
+        if table is None:
+            found.append(ImageBlock(disk, Window(0, disk.reader.size), f"the disk{of_disk}"))
+            continue
+        for partition in table.partitions:
+            if not partition.container:
+                place = f"partition {partition.number}{of_disk}"
+                found.append(ImageBlock(disk, partition.window, place, partition))
+    return found

@@ -103,8 +103,8 @@ def find_groups(image: str, blocks: Iterable[Physical]) -> list[FoundGroup[Physi
 
 def open_volume(
     ground: Ground, groups: list[FoundGroup[Block]], wanted: VolumeName | None
-) -> tuple[dm.MappedDevice, Block]:
-    """The device of the wanted volume, and the physical volume that is named in messages for it.
+) -> tuple[dm.MappedDevice, Block, VolumeName]:
+    """The device of the wanted volume, the physical volume that is named in messages for it, and what it is called.
 
     :param wanted: None is the only one that there is
     :raises VolumeNotFound: there is none of that name, or more than one
@@ -117,7 +117,7 @@ def open_volume(
     found, volume = matches[0]
     dm.require()
     device = Tables(ground, found.group, found.blocks).open(volume)
-    return device, next(iter(found.blocks.values()))
+    return device, next(iter(found.blocks.values())), VolumeName(found.group.name, volume.name)
 
 
 def has_group(groups: list[FoundGroup[Block]], wanted: VolumeName) -> bool:

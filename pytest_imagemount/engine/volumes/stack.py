@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ...errors import PassphraseWrong, RequestInvalid, VolumeInvalid, VolumeNotFound
 from ..wanted import LOGICAL_VOLUME
 from . import luks, lvm, raid, verity
+from .contents import volumes_in
 from .ground import DeviceBlock, Ground, ImageBlock
 from .kinds import LUKS, LVM, RAID
 
@@ -32,7 +33,8 @@ _MOST_LAYERS = 8
 class Top:
     """What lies on top: a device of ``size`` bytes and what is on it.
 
-    ``partition`` and ``window`` are those that it was found in; None where it spans several.
+    ``partition`` and ``window`` are those that it was found in; None where it spans several. ``volume`` is the logical
+    volume that it is, or lies in.
     """
 
     device: Device
@@ -40,6 +42,7 @@ class Top:
     superblock: Superblock | None
     partition: Partition | None
     window: Window | None
+    volume: lvm.VolumeName | None
 
 
 def build(mount: Mount, undo: UndoStack) -> Top:
@@ -70,6 +73,7 @@ class _Stack:
         self._wanted: Wanted = mount.wanted
         self._opened: set[str] = set()
         self._volume = _volume_name(mount.wanted)
+        self._top_volume: lvm.VolumeName | None = None
 
     def build(self) -> Top:
         root = verity.RootHash.parse(self._wanted.verity) if self._wanted.verity is not None else None
@@ -81,7 +85,7 @@ class _Stack:
         window = block.window if isinstance(block, ImageBlock) else None
         if window is None and block.partition is not None:
             window = block.partition.window
-        return Top(device, block.size, block.superblock(), block.partition, window)
+        return Top(device, block.size, block.superblock(), block.partition, window, self._top_volume)
 
     def _start(self, root: verity.RootHash | None) -> Block:
         """What is wanted of the first image: where the way up begins."""
@@ -95,6 +99,9 @@ class _Stack:
             if len(encrypted) == 1:
                 return encrypted[0]
         window = self._mount.choose()
+        if window is None:
+            self._volume = self._mount.logical
+            return self._find_volume()
         partition = self._mount.partition
         place = f"partition {partition.number}" if partition else "the disk"
         return ImageBlock(self._mount, window, place, partition)
@@ -156,8 +163,14 @@ class _Stack:
         return [found for found in groups if block in found.blocks.values()]
 
     def _open_lvm(self, groups: list[lvm.FoundGroup[Block]]) -> Block:
-        device, below = lvm.open_volume(self._ground, groups, self._volume)
+        wanted = self._volume or self._only_mountable(groups)
+        device, below, self._top_volume = lvm.open_volume(self._ground, groups, wanted)
         return self._made(below, LVM, device, device.size)
+
+    def _only_mountable(self, groups: list[lvm.FoundGroup[Block]]) -> lvm.VolumeName | None:
+        """The one volume that a caller who names none means; None where there are several, or none."""
+        candidates = [one for one in volumes_in(self._ground.image, groups) if one.may_be_mountable]
+        return candidates[0].volume if len(candidates) == 1 else None
 
     def _layer(self, below: Block, kind: str, make: Callable[[], MappedDevice | ArrayDevice]) -> Block:
         made = make()

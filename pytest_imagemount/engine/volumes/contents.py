@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .engine.reader import Window
-from .engine.superblock import probe_on
-from .engine.volumes.lvm import find_groups
-from .engine.volumes.lvm_metadata import SECTOR
-from .engine.wanted import LOGICAL_VOLUME
-from .errors import ImageMountError
+from ...errors import ImageMountError
+from ..reader import Window
+from ..superblock import probe_on
+from ..wanted import LOGICAL_VOLUME
+from .lvm import FoundGroup, Physical, Readable, VolumeName, find_groups
+from .lvm_metadata import SECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .engine.reader import Reader
-    from .engine.superblock import Superblock
-    from .engine.volumes import lvm_metadata
-    from .engine.volumes.lvm import FoundGroup
+    from ..reader import Reader
+    from ..superblock import Superblock
+    from . import lvm_metadata
 
 _MOST_SHOWN = 255
 _LARGEST = (1 << 63) - 1
@@ -37,16 +36,40 @@ class Volume:
 class LogicalVolume:
     """A logical volume of LVM.
 
-    :param name: as ``partition=`` takes it: ``lv:vg/root``
     :param size: bytes
     :param kind: LVM's word for how it is made: ``linear``, ``striped``, ``raid1``, ``thin``, …
     :param content: None where it is not looked into, which only ``linear`` ones are
     """
 
-    name: str
+    volume: VolumeName
     size: int
     kind: str
     content: Volume | None
+
+    @property
+    def name(self) -> str:
+        """As ``partition=`` takes it: ``lv:vg/root``."""
+        return f"{LOGICAL_VOLUME}{self.volume}"
+
+    @property
+    def superblock(self) -> Superblock | None:
+        """What is in it, as far as that is known."""
+        return self.content.superblock if self.content else None
+
+    @property
+    def may_be_mountable(self) -> bool:
+        """It holds a file system; or may hold one, for it is not looked into."""
+        if self.content is None:
+            return not self.kind.endswith("-pool")
+        return self.superblock is not None and self.superblock.mountable
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalVolumes:
+    """Those of an image; ``error``: why they cannot be told."""
+
+    found: tuple[LogicalVolume, ...] = ()
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +99,22 @@ def look(reader: Reader, window: Window, image: str) -> Volume:
         return Volume(None, str(error))
 
 
-def logical_volumes(image: str, physical: Iterable[PhysicalVolume]) -> list[LogicalVolume]:
-    """The visible volumes, up to a bound, of every group that some of ``physical`` are of.
+def logical_volumes(image: str, physical: Iterable[Readable]) -> LogicalVolumes:
+    """Those of every group that some of ``physical`` are of; ``error`` where a label or the metadata are damaged."""
+    try:
+        return LogicalVolumes(tuple(volumes_in(image, find_groups(image, physical))))
+    except ImageMountError as error:
+        return LogicalVolumes(error=str(error))
 
-    :raises VolumeInvalid: a label or the metadata are damaged
-    """
-    groups = find_groups(image, physical)
+
+def volumes_in(image: str, groups: Iterable[FoundGroup[Physical]]) -> list[LogicalVolume]:
+    """The visible volumes of ``groups``, up to a bound."""
     every = ((found, one) for found in groups for one in found.group.logical.values() if one.visible)
     return [_logical_volume(image, found, volume) for found, volume in islice(every, _MOST_SHOWN)]
 
 
-def _logical_volume(image: str, found: FoundGroup[PhysicalVolume], volume: lvm_metadata.LogicalVolume) -> LogicalVolume:
-    name = f"{LOGICAL_VOLUME}{found.group.name}/{volume.name}"
+def _logical_volume(image: str, found: FoundGroup[Physical], volume: lvm_metadata.LogicalVolume) -> LogicalVolume:
+    name = VolumeName(found.group.name, volume.name)
     size = volume.extents * found.group.extent * SECTOR
     kinds = ", ".join(dict.fromkeys(_kind(segment) for segment in volume.segments))
     try:
@@ -105,7 +132,7 @@ def _kind(segment: lvm_metadata.Segment) -> str:
     return "linear" if segment.kind == "striped" and segment.settings.get("stripe_count") == 1 else segment.kind
 
 
-def _piece(found: FoundGroup[PhysicalVolume], segment: lvm_metadata.Segment) -> _Piece:
+def _piece(found: FoundGroup[Physical], segment: lvm_metadata.Segment) -> _Piece:
     """:raises ValueError: its physical volume is not there, or the metadata are damaged"""
     (name, first), *_ = segment.pairs("stripes") or [("", 0)]
     known = found.group.physical.get(name)
@@ -122,7 +149,7 @@ class _Piece:
     """``window`` of a volume is on ``block``, from byte ``start`` on."""
 
     window: Window
-    block: PhysicalVolume
+    block: Readable
     start: int
 
     def pread(self, first: int, end: int) -> bytes:
