@@ -14,7 +14,7 @@ from .volume_images import FILES, MIB, PASSPHRASE, blank, copy_to, loops, luks_f
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_imagemount.plugin import AttachFactory, MountFactory
+    from pytest_imagemount.plugin import AttachFactory, MountFactory, SystemFactory
 
     ImageBuilder = Callable[..., Path]
 
@@ -68,6 +68,27 @@ def test_a_key_file_opens_a_partition_of_a_qcow2(
             assert (image / "etc/hostname").read_text() == "vault\n"
             assert (image.partition, image.backend) == (1, backend)
     assert sha256(packed) == before
+
+
+def test_of_an_encrypted_system_what_is_not_encrypted_is_mounted_too(
+    image_factory: ImageBuilder, mounted_system: SystemFactory, tmp_path: Path
+) -> None:
+    fstab = "/dev/mapper/sda2_crypt / ext4 defaults 0 1\nLABEL=boot /boot ext4 defaults 0 2\n"
+    root = {"etc/os-release": "ID=debian\n", "etc/fstab": fstab, "boot/under": ""}
+    boot = {"fstype": "ext4", "label": "boot", "content": {"kernel": "6.1"}}
+    disk = image_factory(table="gpt", partitions=[boot, {"size": "32M"}])
+    encrypted = blank(tmp_path / "root.luks", 32 * MIB)
+    luks_format(encrypted)
+    with loops((encrypted, 0, None)) as [device], luks_open(device) as opened:
+        copy_to(opened, image_factory(fstype="ext4", content=root, size="8M"))
+    write_at(disk, 17 * MIB, encrypted.read_bytes())
+    before = sha256(disk)
+    with mounted_system(disk, passphrase=PASSPHRASE) as system:
+        assert system.partition == 2
+        assert system.os.id == "debian"
+        assert [(target, image.partition) for target, image in system.submounts.items()] == [("/boot", 1)]
+        assert (system / "boot/kernel").read_text() == "6.1"
+    assert sha256(disk) == before
 
 
 def test_what_is_written_to_an_encrypted_disk_is_there_the_next_time(

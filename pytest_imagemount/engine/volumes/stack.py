@@ -185,13 +185,15 @@ class _Stack:
     def _require_use(self) -> None:
         """Return when everything that the caller gave was of use: what it asks for must be what it gets."""
         image, hint = self._ground.image, "leave it out, or choose another partition"
-        if self._ground.key >= 0 and LUKS not in self._opened:
+        # Every mount of a system has its key and its images: /boot has seldom any use for them.
+        first = self._mount.base is None
+        if first and self._ground.key >= 0 and LUKS not in self._opened:
             reason = "a passphrase or key was given, and nothing on the way is encrypted with LUKS"
             raise VolumeInvalid(image=image, reason=reason, hint=hint)
         if self._volume is not None and LVM not in self._opened:
             reason = "there is no physical volume of LVM"
             raise VolumeNotFound(image=image, wanted=str(self._volume), reason=reason, hint=hint)
-        if len(self._ground.disks) > 1 and not self._opened:
+        if first and len(self._ground.disks) > 1 and not self._opened:
             reason = "several images were given, and the first is no part of an array or a volume group"
             raise VolumeInvalid(image=image, reason=reason, hint="give one image")
 
