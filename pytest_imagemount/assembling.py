@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .contents.fstab import read_fstab
-from .errors import FactsMissing, ImageInvalid, ImageMountError, MountFailed, PartitionNotFound, is_ours
+from .contents.reading import read_names
+from .errors import FactsMissing, ImageInvalid, ImageMountError, MountFailed, PartitionNotFound, VolumeNotFound, is_ours
 from .helper.protocol import Layout
 from .mounted_image import MountedImage
 from .mounted_system import MountedSystem, looks_like_root, root_subvolume
@@ -73,6 +74,7 @@ def _mount_below(
         dict(layout["names"]),
         root=system.partition,
         folders={place for place in PLACES if (system / place).is_dir()},
+        encrypted=_encrypted(system),
     )
     if len(plan.submounts) > _MOST_SUBMOUNTS:
         reason = f"its /etc/fstab has {len(plan.submounts)} file systems to mount; {_MOST_SUBMOUNTS} is the most"
@@ -80,16 +82,17 @@ def _mount_below(
     own = {f"{key}={name}" for key, name in (("UUID", system.uuid), ("LABEL", system.label)) if name}
     skipped = list(plan.skipped)
     for submount in plan.submounts:
-        if submount.partition in own:
+        if submount.of_root or submount.partition in own:
             # The root's own file system, wherever it is: in the image itself, in a partition, in a volume.
             submount = replace(submount, partition=wish.partition if system.facts.part is None else system.facts.part)
         below = _pending(session, wish, root, submount)
         try:
             below.__enter__()
-        except PartitionNotFound as error:
+        except (PartitionNotFound, VolumeNotFound) as error:
             if not submount.optional:
                 raise _told(error, submount) from None
-            skipped.append(Skipped(str(submount.partition), submount.target, "nofail, and there is no such partition"))
+            reason = f"nofail, and there is no such {'volume' if isinstance(error, VolumeNotFound) else 'partition'}"
+            skipped.append(Skipped(str(submount.partition), submount.target, reason))
         except MountFailed as error:
             if submount.origin != DISCOVERED or error.errno != errno.ENODEV:
                 raise _told(error, submount) from None
@@ -107,6 +110,13 @@ def _fstab(system: MountedSystem) -> Sequence[FstabEntry]:
         return read_fstab(system / "/")
     except FactsMissing:
         return ()
+
+
+def _encrypted(system: MountedSystem) -> set[str]:
+    """The devices that crypttab(5) makes."""
+    lines = (read_names(system / "etc/crypttab") or "").split("\n")
+    words = [line.split() for line in lines]
+    return {f"/dev/mapper/{line[0]}" for line in words if line and not line[0].startswith("#")}
 
 
 def _pending(session: MountSession, wish: SystemWish, root: int, submount: Submount) -> Pending[MountedImage]:

@@ -21,11 +21,12 @@ _PLACES = {"usr": "/usr", "home": "/home", "srv": "/srv", "var": "/var", "tmp": 
 PLACES = (*_PLACES.values(), "/boot", "/efi")
 """Every place where a partition may go by its type."""
 
-_IDENTITY = re.compile(r"(UUID|LABEL|PARTUUID|PARTLABEL)=(.+)", re.DOTALL)
+_IDENTITY = re.compile(r"""(UUID|LABEL|PARTUUID|PARTLABEL)=(["']?)(.+)\2""", re.DOTALL)
 _BY = re.compile(r"/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)", re.DOTALL)
-_MAPPED = re.compile(r"/dev/mapper/((?:[^/-]|--)+)-((?:[^/-]|--)+)")
+_MAPPED = re.compile(r"/dev/(?:mapper/|disk/by-id/dm-name-)((?:[^/-]|--)+)-((?:[^/-]|--)+)")
 _OF_GROUP = re.compile(r"/dev/(?!disk/|mapper/|block/|md/)([^/]+)/([^/]+)")
-_NODE = re.compile(r"/dev/(?:[shv]d[a-z]+|xvd[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d+)")
+_NODE = re.compile(r"/dev/(?:((?:[shv]|xv)d[a-z]+)|(nvme\d+n\d+|mmcblk\d+)p)(\d+)")
+_FIRST_DISK = re.compile(r"(?:[shv]|xv)da|nvme0n1|mmcblk\d+")  # where an SD card is mmcblk1, it is so by the board
 
 # Types that are no file system of the image's own.
 _NETWORK = {
@@ -82,6 +83,7 @@ class Submount:
     :param partition: as for :meth:`.session.MountSession.mount`; None is the image itself
     :param optional: the system boots without it (``nofail``)
     :param origin: :data:`FSTAB` or :data:`DISCOVERED`
+    :param of_root: it is the root's own file system, wherever that is; ``partition`` says nothing
     """
 
     target: str
@@ -91,6 +93,7 @@ class Submount:
     subvolume: str | None = None
     optional: bool = False
     origin: str = FSTAB
+    of_root: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ def plan_system(
     *,
     root: int | None,
     folders: Collection[str],
+    encrypted: Collection[str] = (),
 ) -> SystemPlan:
     """What is mounted where.
 
@@ -130,13 +134,15 @@ def plan_system(
     :param identities: partition number → what fstab may call it, as ``UUID=…``; to see which ones fstab mentions
     :param root: number of the root's partition, None where the image itself is the root
     :param folders: which of the places of the specification (``/efi``, ``/home``, …) are folders of the root
+    :param encrypted: devices, as ``/dev/mapper/NAME``, that crypttab(5) makes
     """
     submounts: list[Submount] = []
     skipped: list[Skipped] = []
     places: set[str] = set()
     used = {root}
+    root_source = next((entry.source for entry in entries if _normal(entry.target) == "/"), "")
     for entry in entries:
-        found = _from_fstab(entry)
+        found = _from_fstab(entry, root_source, encrypted)
         if isinstance(found, Skipped):
             skipped.append(found)
         elif found is not None and found.target in places:
@@ -144,8 +150,8 @@ def plan_system(
         elif found is not None:
             submounts.append(found)
             places.add(found.target)
-        if numbers := _numbers_of(entry.source, identities):
-            used |= numbers
+        if not _on_another_disk(entry.source, root_source):
+            used |= _numbers_of(entry.source, identities)
     taken = places | {entry.target.rstrip("/") for entry in entries}
     for place, role in _places(roles, taken, folders):
         if roles[role] not in used:
@@ -169,7 +175,7 @@ def _places(roles: Mapping[str, int], taken: Collection[str], folders: Collectio
             yield "/boot", "esp"
 
 
-def _from_fstab(entry: FstabEntry) -> Submount | Skipped | None:
+def _from_fstab(entry: FstabEntry, root_source: str, encrypted: Collection[str]) -> Submount | Skipped | None:
     """The mount of one line; None for the root itself, and for what is no mount of the image's."""
     target = _normal(entry.target)
     if target == "/":
@@ -178,7 +184,13 @@ def _from_fstab(entry: FstabEntry) -> Submount | Skipped | None:
         return Skipped(entry.source, entry.target, reason)
     assert target is not None
     partition = selector(entry.source)
-    if partition is None:
+    if _on_another_disk(entry.source, root_source):
+        return Skipped(entry.source, entry.target, "it is on another disk")
+    # Whatever that device is, the root's file system is on it: a disk, an array, what is encrypted.
+    of_root = entry.source == root_source and (partition is None or entry.source in encrypted)
+    if entry.source in encrypted and not of_root:
+        return Skipped(entry.source, entry.target, "it is encrypted, and /etc/crypttab is not followed")
+    if partition is None and not of_root:
         return Skipped(entry.source, entry.target, "which partition of the image this device is cannot be told")
     options = dict(option.partition("=")[::2] for option in entry.options)
     # With a path as well the number says nothing more, and numbers change when a system is copied.
@@ -186,7 +198,7 @@ def _from_fstab(entry: FstabEntry) -> Submount | Skipped | None:
     kept = tuple(option for option in entry.options if option.partition("=")[0] in kept_names)
     subvolume = options["subvol"].strip("/") or None if "subvol" in options else None
     fstype = None if entry.fstype in ("auto", "") or "," in entry.fstype else entry.fstype
-    return Submount(target, partition, fstype, kept, subvolume, optional="nofail" in options)
+    return Submount(target, partition, fstype, kept, subvolume, optional="nofail" in options, of_root=of_root)
 
 
 def _not_mounted(entry: FstabEntry, target: str | None) -> str:
@@ -213,8 +225,8 @@ def _normal(target: str) -> str | None:
 
 def selector(source: str) -> int | str | None:
     """The ``partition=`` of an fstab source; None where it names none of the image's own."""
-    if match := _IDENTITY.fullmatch(source.replace('"', "")):
-        return f"{match[1]}={match[2]}"
+    if match := _IDENTITY.fullmatch(source):
+        return f"{match[1]}={match[3]}"
     if match := _BY.fullmatch(source):
         return f"{match[1].upper()}={_unescaped(match[2])}"
     if match := _MAPPED.fullmatch(source):
@@ -223,8 +235,16 @@ def selector(source: str) -> int | str | None:
     if match := _OF_GROUP.fullmatch(source):
         return f"lv:{match[1]}/{match[2]}"
     if match := _NODE.fullmatch(source):
-        return int(match[1])
+        return int(match[3])
     return None
+
+
+def _on_another_disk(source: str, root: str) -> bool:
+    """Whether ``source`` is a partition's node, and not one of the disk that has the root, whose source is ``root``."""
+    if not (match := _NODE.fullmatch(source)):
+        return False
+    disk, of_root = match[1] or match[2], _NODE.fullmatch(root)
+    return disk != (of_root[1] or of_root[2]) if of_root else not _FIRST_DISK.fullmatch(disk)
 
 
 def _unescaped(name: str) -> str:

@@ -130,6 +130,19 @@ def test_what_the_system_cannot_boot_without_is_an_error_that_leaves_nothing(
     assert caught.value.__notes__ == ["LABEL=absent belongs at /mnt, by /etc/fstab of the image"]
 
 
+def test_what_the_system_boots_without_may_be_a_volume_that_is_not_there(
+    image_factory: ImageBuilder, mounted_system: SystemFactory
+) -> None:
+    fstab = "/dev/mapper/vg-data /mnt ext4 nofail 0 2\n/dev/mapper/old-data /srv/data ext4 defaults 0 0\n"
+    disk = image_factory(table="gpt", partitions=partitions(fstab, **{"etc/crypttab": "# x\n\nold-data /dev/sdb1\n"}))
+    with mounted_system(disk) as system:
+        assert system.submounts == {}
+        assert [(one.source, one.reason) for one in system.skipped] == [
+            ("/dev/mapper/old-data", "it is encrypted, and /etc/crypttab is not followed"),
+            ("lv:vg/data", "nofail, and there is no such volume"),
+        ]
+
+
 def test_a_partition_labelled_none_is_not_taken_for_a_root_without_a_label(
     image_factory: ImageBuilder, mounted_system: SystemFactory
 ) -> None:

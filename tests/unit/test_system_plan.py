@@ -17,9 +17,12 @@ def entry(source: str, target: str, fstype: str = "ext4", options: str = "defaul
     [
         ("UUID=ab-1", "UUID=ab-1"),
         ('LABEL="my data"', "LABEL=my data"),
+        ("PARTLABEL='my data'", "PARTLABEL=my data"),
+        ("LABEL='94", "LABEL='94"),
         ("/dev/disk/by-partlabel/my\\x20data", "PARTLABEL=my data"),
         ("/dev/disk/by-uuid/AB12-34CD", "UUID=AB12-34CD"),
         ("/dev/mapper/vg--one-root", "lv:vg-one/root"),
+        ("/dev/disk/by-id/dm-name-vg--one-root", "lv:vg-one/root"),
         ("/dev/vg/root", "lv:vg/root"),
         ("/dev/sda3", 3),
         ("/dev/vda12", 12),
@@ -64,6 +67,42 @@ def test_a_subvolume_is_named_by_path_or_by_number() -> None:
         Submount("/home", "UUID=1", "btrfs", ("subvolid=257",)),
         Submount("/srv", "UUID=1", "btrfs", subvolume="@srv"),
     )
+
+
+@pytest.mark.parametrize(
+    ("root", "other", "same"),
+    [
+        ("/dev/sda2", "/dev/sdb1", "/dev/sda1"),
+        ("/dev/sdb2", "/dev/sda1", "/dev/sdb1"),
+        ("/dev/nvme0n1p2", "/dev/nvme1n1p1", "/dev/nvme0n1p1"),
+        ("/dev/mmcblk1p2", "/dev/mmcblk0p1", "/dev/mmcblk1p1"),
+        ("UUID=1", "/dev/sdb1", "/dev/sda1"),
+        ("UUID=1", "/dev/xvdf1", "/dev/xvda1"),
+        ("UUID=1", "/dev/nvme0n2p1", "/dev/mmcblk1p1"),
+    ],
+)
+def test_a_partition_of_another_disk_is_none_of_the_image(root: str, other: str, same: str) -> None:
+    entries = [entry(root, "/"), entry(other, "/data"), entry(same, "/boot")]
+    plan = plan_system(entries, {"root": 2, "home": 1}, {}, root=2, folders=ALL_FOLDERS)
+    assert [(one.target, one.partition) for one in plan.submounts] == [("/boot", 1)]
+    assert plan.skipped == (Skipped(other, "/data", "it is on another disk"),)
+    plan = plan_system(entries[:2], {"root": 2, "home": 1}, {}, root=2, folders=ALL_FOLDERS)
+    assert [(one.target, one.partition) for one in plan.submounts] == [("/home", 1)]
+
+
+@pytest.mark.parametrize("device", ["/dev/vda", "/dev/md0", "/dev/mapper/cr_root", "/dev/mapper/cr-root"])
+def test_what_has_the_source_of_the_root_is_on_the_root_s_file_system(device: str) -> None:
+    entries = [entry(device, "/", "btrfs", "subvol=@"), entry(device, "/home", "btrfs", "subvol=@home")]
+    plan = plan_system(entries, {}, {}, root=1, folders=ALL_FOLDERS, encrypted={"/dev/mapper/cr-root"})
+    assert [(one.target, one.subvolume, one.of_root) for one in plan.submounts] == [("/home", "@home", True)]
+
+
+def test_what_crypttab_makes_is_no_logical_volume() -> None:
+    entries = [entry("/dev/mapper/vg-root", "/"), entry("/dev/mapper/my-data", "/data")]
+    plan = plan_system(entries, {}, {}, root=1, folders=ALL_FOLDERS, encrypted={"/dev/mapper/my-data"})
+    assert plan.submounts == ()
+    reason = "it is encrypted, and /etc/crypttab is not followed"
+    assert plan.skipped == (Skipped("/dev/mapper/my-data", "/data", reason),)
 
 
 def test_of_two_lines_with_one_mount_point_the_first_counts() -> None:
