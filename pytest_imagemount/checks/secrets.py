@@ -42,17 +42,22 @@ _CREDENTIALS = {
 }
 """Files that are credentials wherever they are, if there is anything in them."""
 
+_ENVIRONMENT = (
+    rb"(?im)^[ \t]*(?:export[ \t]+)?(?=\w*(?:secret|password|token|api_?key))\w+[ \t]*="
+    rb"(?:#|[ \t]*(?:[^\s\"'#]|[\"'][^\s\"']))"
+)
 _MARKED = {
-    "*/.aws/config": (rb"(?m)^\s*aws_(?:secret_access_key|session_token)\s*=", "AWS credentials"),
+    "*/.aws/config": (rb"(?m)^[ \t]*aws_(?:secret_access_key|session_token)\s*=", "AWS credentials"),
     "*/.docker/config.json": (rb'"auth"\s*:\s*"[^"]+"', "credentials of a container registry"),
     "*/.config/containers/auth.json": (rb'"auth"\s*:\s*"[^"]+"', "credentials of a container registry"),
     "*/.npmrc": (rb"_(?:authToken|auth|password)\s*=", "token of npm"),
-    "/etc/apt/auth.conf*": (rb"(?m)^\s*machine\s", "credentials of apt"),
+    "/etc/apt/auth.conf*": (rb"(?m)^[ \t]*machine\s", "credentials of apt"),
     "*/.cargo/credentials*": (rb"token\s*=", "token of cargo"),
     "*/pip.conf": (rb"://[^/\s:@]+:[^/\s@]+@", "password in a URL"),
-    "*/.env": (rb"(?im)^\s*\w*(?:secret|password|token|api_?key)\w*\s*=\s*\S", "secrets in an environment file"),
+    "*/.env": (_ENVIRONMENT, "secrets in an environment file"),
 }
-"""Files that are harmless without the text that follows, a regular expression."""
+"""Files that are harmless without the text that follows: a regular expression whose time grows with the text alone,
+since a text can be made so that another one takes hours."""
 
 _HISTORIES = ("*/.*_history", "*/.*histfile", "*/.lesshst", "*/.viminfo", "*/.zhistory", "*/fish/fish_history")
 

@@ -497,6 +497,35 @@ HARMLESS = {
 }
 
 
+ENVIRONMENTS = {
+    "export API_KEY=x\n": True,
+    "PORT=80\n  db_password = x\n": True,
+    "TOKEN='x y'\n": True,
+    "TOKEN=#x\n": True,
+    "DB_PASSWORD=\nDB_HOST=db\n": False,
+    "TOKEN=''\r\nHOST=x\r\n": False,
+    "TOKEN=  # of the server\n": False,
+    "# TOKEN=x\n": False,
+}
+
+
+@pytest.mark.parametrize("text", ENVIRONMENTS)
+def test_an_environment_file_holds_a_secret_where_one_has_a_value(
+    text: str, image: FolderImage, tree: Path, tmp_path: Path
+) -> None:
+    write_tree(tree, {"srv/app/.env": text})
+    assert bool(broken("no-secrets", image, tmp_path)) == ENVIRONMENTS[text]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("path", ["root/{}/.aws/config", "etc/apt/auth.conf.d/{}", "srv/{}/.env"])
+def test_a_text_that_was_made_to_be_slow_is_searched_in_seconds(
+    path: str, image: FolderImage, tree: Path, tmp_path: Path
+) -> None:
+    write_tree(tree, {path.format(number): "\n" * 60_000 + "secret" * 900 for number in range(40)})
+    assert broken("no-secrets", image, tmp_path) == ""
+
+
 @pytest.mark.parametrize("path", SECRETS)
 def test_secrets_are_told(path: str, image: FolderImage, tree: Path, tmp_path: Path) -> None:
     content, kind = SECRETS[path]
