@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _NO_DATABASE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 _LARGEST = 1 << 24  # bytes: a hundred thousand users
+_MOST_DIGITS = 10  # of a number with 32 bits
 
 
 def owner_names(root: ImagePath, database: Literal["passwd", "group"]) -> dict[int, str]:
@@ -20,11 +21,11 @@ def owner_names(root: ImagePath, database: Literal["passwd", "group"]) -> dict[i
     """
     found: dict[int, str] = {}
     with (root / "/etc" / database).open("rb") as file:
-        lines = file.read(_LARGEST).decode(errors="surrogateescape").splitlines()
+        lines = file.read(_LARGEST).decode(errors="surrogateescape").split("\n")
     for line in lines:
         name, *rest = line.split(":", 3)
         number = rest[1] if len(rest) > 1 else ""
-        if number.isascii() and number.isdecimal():
+        if number.isascii() and number.isdecimal() and len(number) <= _MOST_DIGITS:
             found.setdefault(int(number), name)
     return found
 

@@ -449,6 +449,12 @@ def test_owner_and_group_are_those_of_the_image(image: MountedImage, tree: Path)
         (image / "new").owner()
 
 
+def test_owner_takes_lines_and_numbers_as_the_c_library_does(image: MountedImage, tree: Path) -> None:
+    lines = [f"mary:x:{'9' * 5000}:0::/:", f"nell:x:1:0:\x0bmary:x:{os.getuid()}:0::/:", f"pete:x:{os.getuid()}:0::/:"]
+    (tree / "etc/passwd").write_text("\n".join(lines))
+    assert (image / "etc").owner() == "pete"
+
+
 def test_owner_without_a_passwd_in_the_image_names_that_file(image: MountedImage) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         (image / "etc/hostname").owner()
