@@ -55,12 +55,14 @@ def _entries(root: ImagePath, path: ImagePath, text: str) -> Iterator[BootEntry]
     commands = list(_commands(text))
     variables = _variables(path, commands)
     current: BootEntry | None = None
+    specified = False  # the second time the menu would have the same entries again
     for command, *arguments in commands:
         if command == "menuentry" and arguments:
             if current is not None:
                 yield current
             current = BootEntry(_expand(arguments[0], variables), None, (), "")
-        elif command == "blscfg":
+        elif command == "blscfg" and not specified:
+            specified = True
             yield from _specified_entries(root, variables)
         elif current is not None and arguments and command in _KERNEL_COMMANDS:
             linux, *options = (_expand(argument, variables) for argument in arguments)
@@ -106,4 +108,15 @@ def _variables(path: ImagePath, commands: list[list[str]]) -> dict[str, str]:
 
 
 def _expand(text: str, variables: dict[str, str]) -> str:
-    return _VARIABLE.sub(lambda match: variables.get(match[1] or match[2], match[0]), text)
+    """``text`` with the variables filled in, as long as they make it no longer than a line may be."""
+    room = _LONGEST_LINE
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal room
+        found = variables.get(match[1] or match[2])
+        if found is None or len(found) > room:
+            return match[0]
+        room -= len(found)
+        return found
+
+    return _VARIABLE.sub(value, text)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DATABASES = ("var/lib/dpkg/status", "var/lib/dpkg/status.d")
 
 _FOLDER = "var/lib/dpkg"
-_FIELD = re.compile(r"^(Package|Status|Version|Architecture):[ \t]*(.*?)[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(r"^(Package|Status|Version|Architecture):[ \t]*(.*)", re.IGNORECASE | re.MULTILINE)
 _CORRUPT = "the database is corrupt"
 
 
@@ -64,7 +64,7 @@ def _stanzas(folder: ImagePath, status: str) -> Iterator[tuple[ImagePath, dict[s
 
 def _fields(text: str) -> Iterator[dict[str, str]]:
     for stanza in re.split(r"\n[ \t\r]*\n", text):
-        fields = {match[1].lower(): match[2] for match in _FIELD.finditer(stanza)}
+        fields = {match[1].lower(): match[2].rstrip(" \t\r") for match in _FIELD.finditer(stanza)}
         if fields:
             yield fields
 

@@ -23,7 +23,7 @@ _DROPBEAR_FOLDERS = ("etc/dropbear", "var/lib/dropbear", "var/db/dropbear")
 _CONFIGURED = re.compile(r"^[ \t]*HostKey[ \t=]+\"?([^\s\"#]+)", re.IGNORECASE | re.MULTILINE)
 
 _OPENSSH_MAGIC = b"openssh-key-v1\0"
-_ARMOUR = re.compile(rb"-----BEGIN ([A-Z ]*)PRIVATE KEY-----\s+(.*?)-----END", re.DOTALL)
+_ARMOUR, _ARMOUR_END = re.compile(rb"-----BEGIN ([A-Z ]*)PRIVATE KEY-----\s"), b"-----END"
 _PEM_TYPES = {"RSA": "ssh-rsa", "DSA": "ssh-dss", "EC": "ecdsa"}
 _SMALL = 1 << 20  # bytes
 
@@ -81,11 +81,12 @@ def _openssh_key(path: ImagePath, data: bytes) -> SshHostKey:
         blob = _public_blob(data)
         return SshHostKey(str(path), _type_of(blob), False, _fingerprint(blob))
     armour = _ARMOUR.search(data)
-    blob = _public_in_private(armour[2]) if armour else None
+    end = data.find(_ARMOUR_END, armour.end()) if armour else -1
+    blob = _public_in_private(data[armour.end() : end]) if armour and end >= 0 else None
     if blob is None:
         blob = _public_blob(read_bytes(path.with_name(f"{path.name}.pub"), _SMALL) or b"")
     kind = _type_of(blob)
-    if armour and blob is None:
+    if armour and end >= 0 and blob is None:
         kind = _PEM_TYPES.get(armour[1].decode().strip(), "unknown")
     return SshHostKey(str(path), kind, True, _fingerprint(blob))
 

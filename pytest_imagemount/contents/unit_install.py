@@ -101,19 +101,20 @@ def _logical_lines(data: bytes) -> list[str]:
     :raises BadUnit: one is not UTF-8, or is too long
     """
     found: list[str] = []
-    joined = b""
+    joined: list[bytes] = []
+    length = 0
     for raw in _LINE_END.split(data.removeprefix(b"\xef\xbb\xbf")):
         if raw.lstrip(b" \t").startswith((b"#", b";")):
             continue
-        line = joined + raw
-        if len(line) > _LONGEST_LINE:
+        length += len(raw)
+        if length > _LONGEST_LINE:
             raise BadUnit("a line is too long")
-        joined = b""
-        if (len(line) - len(line.rstrip(b"\\"))) % 2:
-            joined = line[:-1] + b" "
+        if (len(raw) - len(raw.rstrip(b"\\"))) % 2:
+            joined.append(raw[:-1] + b" ")
             continue
-        found.append(_text(line))
-    found.append(_text(joined))
+        found.append(_text(b"".join([*joined, raw])))
+        joined, length = [], 0
+    found.append(_text(b"".join(joined)))
     return [line for line in found if line]
 
 
@@ -127,22 +128,22 @@ def _text(line: bytes) -> str:
 def _quoted_words(value: str) -> list[str]:
     """Words, with quotes taken away; up to the one whose quote does not end."""
     words: list[str] = []
-    word: str | None = None
+    word: list[str] | None = None
     quote = ""
     for character in value:
         if quote:
             if character == quote:
                 quote = ""
             else:
-                word = (word or "") + character
+                word = _with(word, character)
         elif character in "\"'":
-            quote, word = character, word or ""
+            quote, word = character, _with(word, "")
         elif character in _WHITESPACE:
-            words += [] if word is None else [word]
+            words += [] if word is None else ["".join(word)]
             word = None
         else:
-            word = (word or "") + character
-    return words if quote or word is None else [*words, word]
+            word = _with(word, character)
+    return words if quote or word is None else [*words, "".join(word)]
 
 
 def _escaped_words(value: str) -> list[str]:
@@ -151,17 +152,24 @@ def _escaped_words(value: str) -> list[str]:
     :raises BadUnit: nothing follows a backslash
     """
     words: list[str] = []
-    word: str | None = None
+    word: list[str] | None = None
     characters = iter(value)
     for character in characters:
         if character == "\\":
             following = next(characters, None)
             if following is None:
                 raise BadUnit("a backslash at the end")
-            word = (word or "") + following
+            word = _with(word, following)
         elif character in _WHITESPACE:
-            words += [] if word is None else [word]
+            words += [] if word is None else ["".join(word)]
             word = None
         else:
-            word = (word or "") + character
-    return words if word is None else [*words, word]
+            word = _with(word, character)
+    return words if word is None else [*words, "".join(word)]
+
+
+def _with(word: list[str] | None, character: str) -> list[str]:
+    """The characters of a word that goes on, or begins, with one more; a list, since text would be copied each time."""
+    found = [] if word is None else word
+    found.append(character)
+    return found

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PresetState = Literal["enabled", "disabled", "ignored"]
 
+_MOST_BYTES = 1 << 20  # a pattern takes fifty times its length of memory
+
 _STATES: dict[str, PresetState] = {"enable": "enabled", "disable": "disabled", "ignore": "ignored"}
 _RULE = re.compile(r"(enable|disable|ignore)(?:[ \t]+(.*))?")
 
@@ -36,7 +38,7 @@ class Presets:
         self._rules: list[_Rule] = []
         for path in configuration_files([root / folder for folder in PRESET_FOLDERS], ".preset"):
             # A link to /dev/null, or an empty file, takes a file of a later folder away.
-            text = read_text(path) if path.is_file() else None
+            text = read_text(path, _MOST_BYTES) if path.is_file() else None
             for line in (text or "").split("\n"):
                 self._add(line.strip())
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Manager = Literal["dpkg", "rpm", "apk", "pacman"]
 
+_RPM_SEPARATORS, _PACMAN_SEPARATORS = re.compile(r"[^A-Za-z0-9~^]*"), re.compile(r"[^A-Za-z0-9]*")
+_DIGITS, _LETTERS = re.compile(r"[0-9]*"), re.compile(r"[A-Za-z]*")
 _CONSTRAINT = re.compile(r"\s*(<<|<=|<|>>|>=|>|==|=|!=)\s*([^\s,<>=!]+)\s*")
 _HOLDS: dict[str, Callable[[int], bool]] = {
     "<": lambda order: order < 0,
@@ -139,59 +141,64 @@ def _evr(text: str) -> tuple[str, str, str | None]:
 
 def _compare_rpm_part(a: str, b: str) -> int:
     """Runs of digits or of letters; ``~`` is before the end of the text, ``^`` after it; all else only parts them."""
+    at, bt = 0, 0  # how far each was compared: a version can be as long as the file that it stands in
     while True:
-        a, b = (re.sub(r"^[^A-Za-z0-9~^]+", "", text) for text in (a, b))
-        if a.startswith("~") or b.startswith("~"):
-            if not (a.startswith("~") and b.startswith("~")):
-                return -1 if a.startswith("~") else 1
-            a, b = a[1:], b[1:]
+        at, bt = _end(_RPM_SEPARATORS, a, at), _end(_RPM_SEPARATORS, b, bt)
+        next_a, next_b = a[at : at + 1], b[bt : bt + 1]
+        if "~" in (next_a, next_b):
+            if next_a != next_b:
+                return -1 if next_a == "~" else 1
+            at, bt = at + 1, bt + 1
             continue
-        if a.startswith("^") or b.startswith("^"):
-            if not a or not b:
-                return -1 if not a else 1
-            if not (a.startswith("^") and b.startswith("^")):
-                return -1 if a.startswith("^") else 1
-            a, b = a[1:], b[1:]
+        if "^" in (next_a, next_b):
+            if not next_a or not next_b:
+                return -1 if not next_a else 1
+            if next_a != next_b:
+                return -1 if next_a == "^" else 1
+            at, bt = at + 1, bt + 1
             continue
-        if not a or not b:
-            return _sign(len(a) - len(b))
-        (one, a), (other, b) = _run(a, a), _run(b, a)
-        if not other:
-            return 1 if one.isdigit() else -1
-        if order := _compare_numbers(one, other) if one.isdigit() else _compare_text(one, other):
+        if not next_a or not next_b:
+            return bool(next_a) - bool(next_b)
+        kind = _DIGITS if next_a.isdigit() else _LETTERS
+        one, other = a[at : _end(kind, a, at)], b[bt : _end(kind, b, bt)]
+        if order := _compare_runs(one, other):
             return order
+        at, bt = at + len(one), bt + len(other)
 
 
 def _compare_pacman_part(a: str, b: str) -> int:
     """As rpm's once was, with two rules more: longer separators win, and letters at the end never beat nothing."""
     if a == b:
         return 0
-    while a and b:
-        stripped_a, stripped_b = (re.sub(r"^[^A-Za-z0-9]+", "", text) for text in (a, b))
-        between_a, between_b = len(a) - len(stripped_a), len(b) - len(stripped_b)
-        a, b = stripped_a, stripped_b
-        if not a or not b:
+    at, bt = 0, 0
+    while at < len(a) and bt < len(b):
+        between_a, between_b = _end(_PACMAN_SEPARATORS, a, at) - at, _end(_PACMAN_SEPARATORS, b, bt) - bt
+        at, bt = at + between_a, bt + between_b
+        if at == len(a) or bt == len(b):
             break
         if between_a != between_b:
             return _sign(between_a - between_b)
-        (one, a), (other, b) = _run(a, a), _run(b, a)
-        if not other:
-            return 1 if one.isdigit() else -1
-        if order := _compare_numbers(one, other) if one.isdigit() else _compare_text(one, other):
+        kind = _DIGITS if a[at].isdigit() else _LETTERS
+        one, other = a[at : _end(kind, a, at)], b[bt : _end(kind, b, bt)]
+        if order := _compare_runs(one, other):
             return order
-    if not a and not b:
+        at, bt = at + len(one), bt + len(other)
+    if at == len(a) and bt == len(b):
         return 0
-    return -1 if (not a and not b[0].isalpha()) or a[:1].isalpha() else 1
+    return -1 if (at == len(a) and not b[bt].isalpha()) or a[at : at + 1].isalpha() else 1
 
 
-def _run(text: str, leading: str) -> tuple[str, str]:
-    """The run of digits, or of letters, that ``text`` starts with, by which of them ``leading`` starts with; the rest.
+def _compare_runs(one: str, other: str) -> int:
+    """A run of digits or of letters with the run of the same kind in the other version; empty where that has none."""
+    if not other:
+        return 1 if one.isdigit() else -1
+    return _compare_numbers(one, other) if one.isdigit() else _compare_text(one, other)
 
-    The run may be empty.
-    """
-    match = re.match(r"[0-9]*" if leading[0].isdigit() else r"[A-Za-z]*", text)
+
+def _end(pattern: re.Pattern[str], text: str, place: int) -> int:
+    match = pattern.match(text, place)
     assert match
-    return match[0], text[match.end() :]
+    return match.end()
 
 
 def _compare_numbers(a: str, b: str) -> int:

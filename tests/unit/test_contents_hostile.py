@@ -150,6 +150,35 @@ def test_whatever_stands_in_place_of_a_file_is_read_or_is_an_error(
     assert len(answer) < 2_000_000
 
 
+OF_ONE_SORT_KEY = b"linux /x\nsort-key a\nversion "
+MADE_TO_BE_SLOW: dict[str, tuple[str, bytes]] = {
+    "a key that never ends": ("etc/ssh/ssh_host_rsa_key", b"-----BEGIN PRIVATE KEY-----\n" * 37_000),
+    "a key of empty lines": ("etc/ssh/ssh_host_rsa_key", b"-----BEGIN PRIVATE KEY-----" + b"\n" * 1_000_000),
+    "a field of spaces": ("var/lib/dpkg/status", b"Package: a" + b" " * 4_000_000 + b"b\n"),
+    "a line that goes on": ("usr/lib/systemd/system/a.service", b"[Install]\nWantedBy=" + b"a\\\n" * 500_000),
+    "a long word": ("usr/lib/systemd/system/a.service", b"[Install]\nWantedBy=" + b"a" * 1_000_000),
+    "a long version": ("boot/loader/entries/x.conf", OF_ONE_SORT_KEY + b"1." * 1_000_000),
+    "a menu that asks for more": ("boot/grub/grub.cfg", b"blscfg\n" * 500_000),
+}
+"""A place, and a text that took its reader minutes to hours where the time grew with more than the length."""
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("case", MADE_TO_BE_SLOW)
+def test_a_text_that_was_made_to_be_slow_is_read_in_seconds(case: str, tmp_path: Path) -> None:
+    place, data = MADE_TO_BE_SLOW[case]
+    tree = make_tree(tmp_path, {"boot/loader/entries/y.conf": OF_ONE_SORT_KEY + b"1." * 1_000_000, place: data})
+    with suppress(FactsInvalid):
+        READ_BY.get(place, read_bootloader)(tree)
+
+
+def test_variables_of_a_menu_that_hold_each_other_take_no_memory(tmp_path: Path) -> None:
+    menu = "menuentry a {\n linux /vmlinuz " + "$a" * 16_000 + "\n}\n"
+    tree = make_tree(tmp_path, {"boot/grub/grub.cfg": menu, "boot/grub/grubenv": f"a={'x' * 20_000}\n"})
+    (entry,) = read_bootloader(tree).entries
+    assert len(entry.options) < 100_000
+
+
 @pytest.mark.parametrize(
     "place", ["etc/passwd", "etc/fstab", "var/lib/dpkg/status", "etc/os-release", "boot/grub/grub.cfg"]
 )
