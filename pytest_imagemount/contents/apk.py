@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .owned_paths import OwnedPaths
 from .package import Package
 from .reading import invalid, read_names
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..image_path import ImagePath
+
+_CORRUPT = "the database is corrupt"
 
 DATABASES = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 
@@ -34,20 +37,23 @@ def native_architecture(packages: Sequence[Package]) -> str | None:
 
 def _package(database: ImagePath, stanza: str) -> Package:
     fields: dict[str, str] = {}
-    files: list[str] = []
-    folder = ""
+    folders, files, places = ["/"], list[str](), list[int]()
     for line in stanza.split("\n"):
         name, colon, value = line.partition(":")
         if not colon:
             continue
         if name == "F":
-            folder = value
+            folders.append(f"/{value}/" if value else "/")
         elif name == "R":
-            files.append(f"/{folder}/{value}" if folder else f"/{value}")
+            files.append(value)
+            places.append(len(folders) - 1)
         else:
             fields[name] = value
     if not fields.get("P") or not fields.get("V"):
         reason = f"package {fields.get('P', '')!r} has no name (P:) or no version (V:)"
-        raise invalid(database, reason, "the database is corrupt")
-    paths = tuple(files)
-    return Package(fields["P"], fields["V"], fields.get("A", ""), "apk", lambda: paths)
+        raise invalid(database, reason, _CORRUPT)
+    try:
+        paths = OwnedPaths(folders, files, places)
+    except ValueError as error:
+        raise invalid(database, f"package {fields['P']!r} {error}", _CORRUPT) from None
+    return Package(fields["P"], fields["V"], fields.get("A", ""), "apk", paths)

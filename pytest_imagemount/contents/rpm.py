@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ImageMountError
@@ -62,4 +61,4 @@ def _package(number: int, blob: bytes) -> Package:
         raise ValueError(f"the header of package number {number} {error}") from None
     evr = f"{header.version}-{header.release}"
     version = evr if header.epoch is None else f"{header.epoch}:{evr}"
-    return Package(header.name, version, header.arch, "rpm", partial(tuple, files))
+    return Package(header.name, version, header.arch, "rpm", files)

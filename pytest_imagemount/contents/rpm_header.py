@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 
+from .owned_paths import OwnedPaths
+
 _INT32, _STRING, _STRING_ARRAY = 4, 6, 8
 _NAME, _VERSION, _RELEASE, _EPOCH, _ARCH = 1000, 1001, 1002, 1003, 1022
 _OLD_FILE_NAMES, _FOLDER_NUMBERS, _BASE_NAMES, _FOLDER_NAMES = 1027, 1116, 1117, 1118
@@ -41,20 +43,15 @@ class RpmHeader:
         self.arch = self._text(_ARCH) if _ARCH in self._tags else ""
         self.epoch = self._numbers(_EPOCH)[0] if self._numbers(_EPOCH) else None
 
-    def files(self) -> list[str]:
+    def files(self) -> OwnedPaths:
         """The paths, folders among them."""
         if _OLD_FILE_NAMES in self._tags:
-            return self._texts(_OLD_FILE_NAMES)
-        names, folders, numbers = (
-            self._texts(_BASE_NAMES),
-            self._texts(_FOLDER_NAMES),
-            self._numbers(_FOLDER_NUMBERS),
-        )
-        if len(names) != len(numbers) or any(number >= len(folders) for number in numbers):
-            raise ValueError("has a list of files that does not fit together")
+            names = self._texts(_OLD_FILE_NAMES)
+            return OwnedPaths([""], names, [0] * len(names))
+        folders = self._texts(_FOLDER_NAMES)
         if any(len(folder) > _LONGEST_PATH for folder in folders):
             raise ValueError("has a folder name that no system takes")
-        return [folders[number] + name for name, number in zip(names, numbers, strict=True)]
+        return OwnedPaths(folders, self._texts(_BASE_NAMES), self._numbers(_FOLDER_NUMBERS))
 
     def _text(self, tag: int) -> str:
         kind, offset, _ = self._tags.get(tag, (0, 0, 0))

@@ -193,3 +193,11 @@ def test_a_package_without_name_or_version_is_an_error(place: str, text: str, pa
     with pytest.raises(FactsInvalid, match="the database is corrupt") as caught:
         read_packages(make_tree(tmp_path, {place: text}))
     assert (caught.value.image, caught.value.path) == ("disk.raw", path)
+
+
+def test_paths_of_apk_that_take_far_more_than_the_database_are_an_error(tmp_path: Path) -> None:
+    text = f"P:many\nV:1\nF:{'x' * 100_000}\n" + "R:a\n" * 1000
+    with pytest.raises(
+        FactsInvalid, match="/lib/apk/db/installed: package 'many' has a list of files of more than 64 MiB"
+    ):
+        read_packages(make_tree(tmp_path, {"lib/apk/db/installed": text}))

@@ -191,14 +191,58 @@ def test_a_broken_header_is_an_error_that_says_which_and_why(
         read_packages(make_tree(tmp_path, {}))
 
 
-def test_a_table_that_never_ends_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_imagemount.contents.rpm_sqlite._MOST_SECONDS", 0.1)
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS hnum, 'y' AS blob FROM n"
+SLOW = "instr(zeroblob(4000000), zeroblob(100) || x'01')"  # with other numbers it takes days, in one step
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        f"CREATE VIEW Packages AS {ENDLESS} WHERE x < 0",
+        "CREATE VIEW packages AS SELECT 1 AS hnum, {} AS blob",
+        "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob AS ({}), x)",
+    ],
+)
+def test_a_database_that_computes_its_packages_is_an_error(schema: str, tmp_path: Path) -> None:
     path = tmp_path / "var/lib/rpm/rpmdb.sqlite"
     path.parent.mkdir(parents=True)
-    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS hnum, 'y' AS blob FROM n"
+    harmless = "1".ljust(len(SLOW))
     with closing(sqlite3.connect(path)) as database:
-        database.execute(f"CREATE VIEW Packages AS {endless} WHERE x < 0")
+        database.execute(schema.format(harmless))
+        if "TABLE" in schema:
+            database.execute("INSERT INTO Packages (hnum) VALUES (1)")
+        database.commit()
+    path.write_bytes(path.read_bytes().replace(harmless.encode(), SLOW.encode()))
+    with pytest.raises(FactsInvalid, match="has no plain table of packages"):
+        read_packages(make_tree(tmp_path, {}))
+
+
+def test_a_database_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_imagemount.contents.rpm_sqlite._MOST_SECONDS", -1)
+    monkeypatch.setattr("pytest_imagemount.contents.rpm_sqlite._INSTRUCTIONS_BETWEEN_LOOKS", 1)
+    database(tmp_path, "rpmdb.sqlite", [BASH])
     with pytest.raises(FactsInvalid, match="interrupted"):
+        read_packages(make_tree(tmp_path, {}))
+
+
+def test_a_page_that_stands_for_many_is_an_error(tmp_path: Path) -> None:
+    path = database(tmp_path, "rpmdb.sqlite", [package(f"p{number:03}", "1" * 300) for number in range(100)])
+    data = bytearray(path.read_bytes())
+    (root,) = [start for start in range(4096, len(data), 4096) if data[start] == 5]  # the only one above the leaves
+    (cells,) = struct.unpack_from(">H", data, root + 3)
+    places = struct.unpack_from(f">{cells}H", data, root + 12)
+    struct.pack_into(">H", data, root + 3, 600)
+    struct.pack_into(">600H", data, root + 12, *[places[0]] * 600)
+    path.write_bytes(data)
+    with pytest.raises(FactsInvalid, match="pages that hold more than one part"):
+        read_packages(make_tree(tmp_path, {}))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_paths_that_take_far_more_than_the_database_are_an_error(name: str, tmp_path: Path) -> None:
+    many = package("many", _1116=[0] * 20_000, _1117=["x"] * 20_000, _1118=["/" * 4096])
+    database(tmp_path, name, [BASH, many])
+    with pytest.raises(FactsInvalid, match="package number 2 has a list of files of more than 64 MiB"):
         read_packages(make_tree(tmp_path, {}))
 
 
