@@ -25,7 +25,8 @@ def mounts(text: bytes | None = None) -> list[MountEntry]:
     """Every mount of this process's mount namespace, in the kernel's order."""
     if text is None:
         text = Path("/proc/self/mountinfo").read_bytes()
-    return [_parse(line) for line in text.splitlines()]
+    # Not splitlines: the kernel escapes blanks and line ends in names, but not a carriage return.
+    return [_parse(line) for line in text.split(b"\n") if line]
 
 
 def _parse(line: bytes) -> MountEntry:
@@ -34,7 +35,7 @@ def _parse(line: bytes) -> MountEntry:
     fstype, source, super_options = (right.split(b" ") + [b"", b""])[:3]
     options = frozenset(fields[5].decode().split(",") + super_options.decode(errors="surrogateescape").split(","))
     target = Path(_unescape(fields[4]))
-    return MountEntry(int(fields[0]), fields[2].decode(), target, fstype.decode(), _unescape(source), options)
+    return MountEntry(int(fields[0]), fields[2].decode(), target, _unescape(fstype), _unescape(source), options)
 
 
 def _unescape(value: bytes) -> str:

@@ -22,5 +22,10 @@ def test_escaped_paths_are_read() -> None:
     assert mounts(TEXT)[1].target == Path("/run/a b\\c")
 
 
+def test_names_that_any_user_may_give_to_a_mount_are_read() -> None:
+    (entry,) = mounts(b"38 22 0:31 / /home/u/a\rb\xff rw - fuse.\xfe\r \rname rw\n")
+    assert (entry.target, entry.fstype, entry.source) == (Path("/home/u/a\rb\udcff"), "fuse.\udcfe\r", "\rname")
+
+
 def test_this_machine_has_a_root() -> None:
     assert Path("/") in [entry.target for entry in mounts()]
