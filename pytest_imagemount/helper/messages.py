@@ -21,12 +21,22 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 128 * 1024
 """Bytes of the largest message; a longer one is refused before it is parsed."""
-_MAX_DESCRIPTORS = 32
+MAX_DESCRIPTORS = 253
+"""What the kernel lets one message carry (SCM_MAX_FD, unix(7))."""
 _INT = struct.Struct("i")
 # As plain numbers: the enumerations' own operators take a microsecond each.
 _CLOSE_ON_EXEC, _DO_NOT_WAIT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_DONTWAIT)
 _CUT_OFF, _RIGHTS_CUT_OFF = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+class DescriptorsLost(RequestInvalid):
+    """A message came without all of its descriptors. ``sequence`` is its number, None where it has none."""
+
+    def __init__(self, *, sequence: int | None) -> None:
+        self.sequence = sequence
+        reason = "the process that got it has no room for more open files: raise `ulimit -n`"
+        super().__init__(argument="message", value="without its descriptors", reason=reason)
 
 
 def send(
@@ -40,6 +50,9 @@ def send(
     data = _ENCODER.encode(message).encode()
     if len(data) > MAX_MESSAGE:
         raise RequestInvalid(argument="message", value=f"{len(data)} bytes", reason=f"longer than {MAX_MESSAGE} bytes")
+    if len(descriptors) > MAX_DESCRIPTORS:
+        reason = f"more than the {MAX_DESCRIPTORS} that can be handed over at once"
+        raise RequestInvalid(argument="message", value=f"{len(descriptors)} open files", reason=reason)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
     channel.sendmsg([data], rights, 0 if wait else _DO_NOT_WAIT)
 
@@ -49,11 +62,12 @@ def receive(channel: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any
 
     :param wait: false: BlockingIOError where there is no message now
     :raises RequestInvalid: the packet is too long or is no JSON object; its descriptors are closed
+    :raises DescriptorsLost: this process has no room for them
     """
     # Not socket.recv_fds, which passes no flags on (CPython 3.11): the descriptors would be inherited by programs.
     data, ancillary, flags, _ = channel.recvmsg(
         MAX_MESSAGE,
-        socket.CMSG_SPACE(_MAX_DESCRIPTORS * _INT.size),
+        socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT.size),
         _CLOSE_ON_EXEC | (0 if wait else _DO_NOT_WAIT),
     )
     descriptors = _descriptors(ancillary)
@@ -70,15 +84,15 @@ def receive(channel: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any
 def _parse(data: bytes, flags: int) -> dict[str, Any]:
     if flags & _CUT_OFF:
         raise RequestInvalid(argument="message", value="cut off", reason=f"longer than {MAX_MESSAGE} bytes")
-    if flags & _RIGHTS_CUT_OFF:
-        reason = f"more than {_MAX_DESCRIPTORS} descriptors, or no room for them in this process"
-        raise RequestInvalid(argument="message", value="cut off", reason=reason)
     try:
         message = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise RequestInvalid(argument="message", value=repr(data[:40]), reason=f"no JSON: {error}") from None
     if not isinstance(message, dict):
         raise RequestInvalid(argument="message", value=repr(data[:40]), reason="must be a JSON object")
+    if flags & _RIGHTS_CUT_OFF:
+        number = message.get("sequence")
+        raise DescriptorsLost(sequence=number if type(number) is int else None)
     return message
 
 

@@ -59,32 +59,39 @@ class Server:
 
     def _serve_one(self) -> bool:
         """Whether the client is still there to be served."""
-        sequence: int | None = None
-        received: list[int] = []
-        sent: list[int] = []
         try:
             message, received = messages.receive(self._channel, wait=False)
-            if message is None:
-                return False
-            sequence = protocol.sequence_of(message)
-            reply = self._service.handle(protocol.decode_request(message), received, sent)
         except BlockingIOError:  # somebody else has read it
             return True
-        except (ImageMountError, OSError) as error:
-            if isinstance(error, ConnectionError) and sequence is None:
-                return False
-            wire = error if isinstance(error, ImageMountError) else ImageMountError(f"in the helper: {error!r}")
-            reply = {"error": wire.to_wire()}
-        except Exception:  # noqa: BLE001  (a fault of ours must not cost the mounts that are held)
-            import traceback
-
-            reply = {"error": ImageMountError(f"a fault in the helper:\n{traceback.format_exc()}").to_wire()}
+        except messages.DescriptorsLost as error:
+            return self._say({"error": error.to_wire(), "sequence": error.sequence})
+        except RequestInvalid as error:
+            return self._say({"error": error.to_wire(), "sequence": None})
+        except OSError:
+            return False
+        if message is None:
+            return False
+        sent: list[int] = []
+        try:
+            reply = self._answer(message, received, sent)
         finally:
             messages.close_all(received)
         try:
-            return self._say({**reply, "sequence": sequence}, tuple(sent))
+            return self._say({**reply, "sequence": protocol.sequence_of(message)}, tuple(sent))
         finally:
             messages.close_all(sent)
+
+    def _answer(self, message: dict[str, Any], received: list[int], sent: list[int]) -> dict[str, Any]:
+        try:
+            return self._service.handle(protocol.decode_request(message), received, sent)
+        except ImageMountError as error:
+            return {"error": error.to_wire()}
+        except OSError as error:
+            return {"error": ImageMountError(f"in the helper: {error!r}").to_wire()}
+        except Exception:  # noqa: BLE001  (a fault of ours must not cost the mounts that are held)
+            import traceback
+
+            return {"error": ImageMountError(f"a fault in the helper:\n{traceback.format_exc()}").to_wire()}
 
     def _say(self, reply: dict[str, Any], descriptors: tuple[int, ...] = ()) -> bool:
         """Whether the client took it. One that lets its answers pile up is not waited for: it is given up."""

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_imagemount.engine.folders import served_folder
+from pytest_imagemount.errors import RequestInvalid, from_wire
 from pytest_imagemount.helper import messages, protocol
+from pytest_imagemount.helper.server import Server
 from pytest_imagemount.helper_start import helper_argv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pytest_imagemount.helper.service import Service
 
 _SECONDS = 10.0
 CONFIGURE = {"operation": "configure", "version": protocol.VERSION, "worker": "", "nbd_devices": 16, "nbd_start": 0}
@@ -165,10 +171,45 @@ def test_a_malformed_message_gets_an_error_that_is_no_fault(patient: Helper, dat
     assert reply["error"]["type"] == "RequestInvalid"
 
 
-def test_too_many_descriptors_get_an_error(patient: Helper) -> None:
+def test_as_many_descriptors_as_a_message_can_carry_are_taken(patient: Helper) -> None:
     with Path(os.devnull).open("rb") as file:
-        reply = _told(patient, b'{"operation": "status"}', (file.fileno(),) * 100)
-    assert "descriptors" in reply["error"]["kwargs"]["reason"]
+        reply = _told(patient, b'{"operation": "status"}', (file.fileno(),) * messages.MAX_DESCRIPTORS)
+        assert reply["mounts"] == []
+        with pytest.raises(RequestInvalid, match="254 open files"):
+            messages.send(patient.channel, {}, (file.fileno(),) * 254)
+
+
+def test_a_request_for_whose_descriptors_there_is_no_room_gets_its_answer(helper: Helper) -> None:
+    helper.ask(**CONFIGURE)
+    before = helper.descriptors()
+    resource.prlimit(helper.process.pid, resource.RLIMIT_NOFILE, (before + 1, before + 1))
+    with Path(os.devnull).open("rb") as file:
+        helper.say(b'{"operation": "status", "sequence": 7}', (file.fileno(),) * 3)
+    reply = helper.hear()
+    assert reply["sequence"] == 7
+    assert "ulimit -n" in str(from_wire(reply["error"]))
+    assert helper.descriptors() == before
+    assert helper.ask(operation="status", sequence=8) == {"mounts": [], "sequence": 8}
+
+
+def test_an_operation_that_would_block_gets_its_answer() -> None:
+    """As fork(2) answers where there is no room for another process: EAGAIN, which is BlockingIOError."""
+
+    class Crowded:
+        def handle(self, *_: object) -> None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server = Server.__new__(Server)
+    server._channel, server._service = theirs, cast("Service", Crowded())
+    with ours, theirs:
+        ours.settimeout(_SECONDS)
+        messages.send(ours, {"operation": "status", "sequence": 3})
+        assert server._serve_one()
+        reply, _ = messages.receive(ours, wait=False)
+    assert reply is not None
+    assert reply["sequence"] == 3
+    assert "temporarily unavailable" in reply["error"]["args"][0]
 
 
 @pytest.mark.parametrize("change", [{"version": 0}, {"nbd_devices": 0}, {"nbd_devices": 10**9}, {"nbd_start": -1}])
