@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 16
 """How long a chain of images may be, each a difference to the next."""
-MAX_FILES = 24
+MAX_FILES = 240
 """How many files an image may refer to, those that they refer to included: what one request to the helper carries."""
 
 

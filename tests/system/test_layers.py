@@ -186,3 +186,12 @@ def test_a_raw_image_that_looks_like_another_stays_raw_when_the_caller_says_so(
         assert Path(device.path).read_bytes() == path.read_bytes()
     with attached_image(path, format="raw", mode="overlay") as device:
         assert Path(device.path).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.needs("fuse")
+def test_a_disk_of_many_extents_is_attached(attached_image: AttachFactory, tmp_path: Path) -> None:
+    path = tmp_path / "disk.vmdk"
+    run(["qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", str(path), "100G"])
+    assert len(list(tmp_path.iterdir())) == 51
+    with attached_image(path, backing=[tmp_path], backend="fuse") as device:
+        assert device.size == 100 << 30
