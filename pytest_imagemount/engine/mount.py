@@ -24,7 +24,7 @@ from .superblock import Superblock, probe, probe_on
 from .tables.partition_table import Partition
 from .tables.read import read_table
 from .target import Target
-from .unmounting import unmount
+from .unmounting import filesystem_at, unmount_from
 from .volumes.kinds import VOLUMES
 from .wanted import LOGICAL_VOLUME, Wanted
 from .workspace import Owner, Workspace
@@ -229,7 +229,8 @@ class Mount(Stages):
                 undo, is_device_gone=lambda: not self._is_attached()
             )
             self._mount(self.device, target, self.fstype)
-            undo.push(f"unmount {target.path}", lambda: unmount(target))
+            device, number = self.device.path, filesystem_at(target)
+            undo.push(f"unmount {target.path}", lambda: unmount_from(device, number, target))
             self.device.arm()
             self.target = target
 

@@ -48,6 +48,31 @@ def unmount(target: Target, timeout: float = _TIMEOUT) -> None:
         raise ImageMountError(f"it is busy; held by:{lines}{what_to_do if users else ''}")
 
 
+def filesystem_at(target: Target) -> int | None:
+    """The number (st_dev) of the file system that a path through ``target`` leads to; None where it does not say."""
+    try:
+        return os.stat(target.call).st_dev  # noqa: PTH116  (a Path would lose the dot at the end)
+    except OSError:
+        return None
+
+
+def unmount_from(device: str, number: int | None, target: Target) -> None:
+    """Unmount the file system on block device ``device``, and nothing that others have mounted in its place or over it.
+
+    :param number: of the file system, as :func:`filesystem_at` said when it was mounted
+    :raises ImageMountError: it is busy, or another file system is mounted over it
+    """
+    now = filesystem_at(target)
+    if number is None or now is None or now == number:
+        unmount(target)
+        if number is None or filesystem_at(target) != number:
+            return
+        # It was mounted here twice, by somebody else the second time. (Or the folder is in this very file system.)
+        unmount(target)
+    elif target.shows(device):
+        raise ImageMountError("another file system is mounted over it; unmount that first")
+
+
 def unmount_entry(entry: MountEntry, timeout: float = _TIMEOUT) -> None:
     """Unmount exactly the mount ``entry``, wherever its path may lead by now. Gone already is fine.
 

@@ -149,6 +149,52 @@ def test_a_busy_unmount_names_who_holds_it_and_succeeds_later(
     assert not any(entry.target == root for entry in mounts())
 
 
+def mount_over(point: Path, *arguments: object) -> None:
+    subprocess.run(["mount", *map(str, arguments), str(point)], check=True)
+
+
+def test_what_is_mounted_over_a_mount_is_named_and_left_alone(
+    image_factory: ImageBuilder, mounted_image: MountFactory
+) -> None:
+    pending = mounted_image(image_factory(fstype="ext4"))
+    root = pending.__enter__().root
+    mount_over(root, "-t", "tmpfs", "foreign")
+    try:
+        with pytest.raises(TeardownError, match="another file system is mounted over it; unmount that first"):
+            pending.close()
+        assert [entry.source for entry in mounts() if entry.target == root][1:] == ["foreign"]
+    finally:
+        subprocess.run(["umount", root], check=True)
+    pending.close()
+    assert not root.exists()
+
+
+def test_what_is_mounted_in_the_place_of_a_mount_is_left_alone(
+    image_factory: ImageBuilder, mounted_image: MountFactory
+) -> None:
+    pending = mounted_image(image_factory(fstype="ext4"))
+    root = pending.__enter__().root
+    subprocess.run(["umount", root], check=True)
+    mount_over(root, "-t", "tmpfs", "foreign")
+    try:
+        with pytest.raises(TeardownError, match="something is mounted there"):
+            pending.close()
+        assert [entry.source for entry in mounts() if entry.target == root] == ["foreign"]
+    finally:
+        subprocess.run(["umount", root], check=True)
+    pending.close()
+    assert not root.exists()
+
+
+def test_an_image_that_is_mounted_over_itself_is_unmounted_wholly(
+    image_factory: ImageBuilder, mounted_image: MountFactory
+) -> None:
+    with mounted_image(image_factory(fstype="ext4")) as image:
+        mount_over(image.root, "--bind", image.root)
+    assert not image.root.exists()
+    assert not image.mounted
+
+
 def test_failures_of_one_mount_do_not_keep_the_others(pytester: pytest.Pytester, image_factory: ImageBuilder) -> None:
     disk = image_factory(fstype="ext4", content={"f": ""})
     pytester.makepyfile(
