@@ -22,10 +22,13 @@ class ImageLock:
     fd: int
 
     def release(self) -> None:
-        """Let go of it; twice is fine."""
+        """Let go of it; twice is fine.
+
+        :raises OSError: the file's server is gone, or could not keep what was written; it is let go of all the same
+        """
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            descriptor, self.fd = self.fd, -1  # close(2) closes it whatever it answers
+            os.close(descriptor)
 
 
 def lock_image(fd: int, image: str, *, exclusive: bool) -> ImageLock:

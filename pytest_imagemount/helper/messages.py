@@ -12,6 +12,7 @@ import select
 import socket
 import struct
 from array import array
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestInvalid
@@ -120,6 +121,7 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def close_all(descriptors: Iterable[int]) -> None:
-    """Close each of ``descriptors``."""
+    """Close each of ``descriptors``. One of a file whose server is gone is closed too, whatever close(2) answers."""
     for descriptor in descriptors:
-        os.close(descriptor)
+        with suppress(OSError):
+            os.close(descriptor)

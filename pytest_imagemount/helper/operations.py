@@ -22,6 +22,7 @@ from ..errors import DevicesBusy, FilesystemLocked, ImageInvalid, ImageLocked, R
 from ..facts import DeviceFacts, MountFacts
 from .descriptors import Carried, require_different, require_image, require_mountpoint
 from .journal import Journal
+from .messages import close_all
 from .record import Record
 from .who import who_are
 
@@ -125,8 +126,7 @@ class Mounts:
             held.mount.close()
         self._journal.remove(number)
         del self._held[number]
-        for descriptor in held.descriptors:
-            os.close(descriptor)
+        close_all(held.descriptors)
 
     def keep(self, number: int) -> None:
         """Do not undo mount ``number`` at the end: see :func:`.keeping.wait_for_end_of_kept`.

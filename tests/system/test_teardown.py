@@ -195,6 +195,35 @@ def test_an_image_that_is_mounted_over_itself_is_unmounted_wholly(
     assert not image.mounted
 
 
+@pytest.fixture
+def served(image_factory: ImageBuilder, tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """An image on a FUSE file system, and the process that serves it."""
+    file = tmp_path / "served.img"
+    file.touch()
+    disk = f"driver=raw,node-name=disk,file.driver=file,file.filename={image_factory(fstype='ext4')}"
+    export = f"type=fuse,id=served,node-name=disk,mountpoint={file},writable=on"
+    server = subprocess.Popen(["qemu-storage-daemon", "--blockdev", disk, "--export", export])
+    assert wait_until(lambda: file.stat().st_size > 0, 10)
+    yield file, server
+    server.kill()
+    server.wait()
+    subprocess.run(["umount", file], check=True)
+
+
+@pytest.mark.needs("qemu", "fuse")
+def test_an_image_whose_file_server_has_died_is_let_go_of(
+    served: tuple[Path, subprocess.Popen[bytes]], mounted_image: MountFactory
+) -> None:
+    file, server = served
+    pending = mounted_image(file)
+    pending.__enter__()
+    server.kill()
+    server.wait()
+    with pytest.raises(TeardownError, match=r"unlock the image: .*Transport endpoint is not connected"):
+        pending.close()
+    pending.close()
+
+
 def test_failures_of_one_mount_do_not_keep_the_others(pytester: pytest.Pytester, image_factory: ImageBuilder) -> None:
     disk = image_factory(fstype="ext4", content={"f": ""})
     pytester.makepyfile(
