@@ -95,7 +95,7 @@ class Workspace:
         from .qemu.daemon import StorageDaemon
 
         if self._daemon is not None and not self._daemon.alive:
-            self._daemon.stop()
+            self._daemon.bury()  # the mounts that it served, and their exports, are undone each in its time
             self._daemon = None
         if self._daemon is None:
             self._daemon = StorageDaemon(self.call, remembers=self.uid == os.geteuid())

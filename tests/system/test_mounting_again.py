@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import pytest
 from pytest_imagemount import Mount, Wanted, Workspace
 from pytest_imagemount.engine import mount
 from pytest_imagemount.engine.image import identify
-from pytest_imagemount.engine.undo import UndoStack
+from pytest_imagemount.engine.undo import UndoStack, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,3 +125,17 @@ def test_a_mount_point_whose_device_is_held_elsewhere_is_removed(workspace: Work
     assert undo.run() == []
     assert not target.path.exists()
     assert list(workspace.folder.glob("mount-*")) == []
+
+
+@pytest.mark.needs("qemu", "fuse")
+def test_an_image_is_mounted_while_one_stands_whose_storage_daemon_has_died(
+    workspace: Workspace, image_factory: ImageBuilder
+) -> None:
+    first, second = disk_with(image_factory, "qcow2", "one"), disk_with(image_factory, "qcow2", "two")
+    with mounted(workspace, first, "fuse", "ro"):
+        daemon = workspace.daemon
+        assert daemon.pid is not None
+        os.kill(daemon.pid, signal.SIGKILL)
+        assert wait_until(lambda: not daemon.alive, 5)
+        with mounted(workspace, second, "fuse", "ro") as place:
+            assert (place / "name").read_text() == "two"

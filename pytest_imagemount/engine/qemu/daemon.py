@@ -234,6 +234,18 @@ class StorageDaemon:
         """End the daemon and everything in it; twice is fine.
 
         :raises DeviceFailed: it does not even end by SIGKILL
+        :raises OSError: the mount of an export is in use
+        """
+        self.bury()
+        for name, export in list(self._exports.items()):
+            if export.path is not None:
+                unmount_dead(export.path)
+            del self._exports[name]
+
+    def bury(self) -> None:
+        """As :meth:`stop`, but what it has exported by FUSE stays mounted, dead, until :meth:`remove_export`.
+
+        For a daemon that has died, while devices are still on its exports.
         """
         self._stopped = True
         if self._session is None:
@@ -242,10 +254,6 @@ class StorageDaemon:
         self._session = None
         self._nodes.clear()
         self.nbd_socket.unlink(missing_ok=True)
-        while self._exports:
-            _, export = self._exports.popitem()
-            if export.path is not None:
-                unmount_dead(export.path)
 
     # What the above share.
 
