@@ -56,7 +56,7 @@ def _use(process: Path, how: str, file: str, where: Path) -> Use:
 def _loops_on(where: Path) -> Iterator[str]:
     for file in Path("/sys/block").glob("loop*/loop/backing_file"):
         with suppress(OSError):  # detached in the meantime
-            backing = Path(file.read_text().rstrip("\n"))
+            backing = Path(os.fsdecode(file.read_bytes().removesuffix(b"\n")))
             if where in backing.parents:
                 yield f"/dev/{file.parts[-3]} is attached to {backing}"
 

@@ -249,7 +249,8 @@ def _disk_sequence_of(fd: int, number: int) -> str | None:
 def backing_file(number: int) -> str:
     """Path of the file behind ``loopN``: ``/`` when its file system is not mounted any more, ``?`` without a file."""
     try:
-        return Path(f"/sys/block/loop{number}/loop/backing_file").read_text().strip()
+        # The kernel writes the name as it is, whatever bytes it has.
+        return os.fsdecode(Path(f"/sys/block/loop{number}/loop/backing_file").read_bytes().removesuffix(b"\n"))
     except OSError:
         return "?"
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_imagemount.engine import loop
+from pytest_imagemount.engine.holders import users_of
+from pytest_imagemount.engine.target import Target
 from pytest_imagemount.errors import RequestInvalid
 from tests.unit.disks import sun_sector
 
@@ -103,3 +107,13 @@ def test_a_writable_device_writes_to_the_image(image_factory: ImageBuilder, atta
 def test_partition_nodes_of_a_partition_are_refused(image_factory: ImageBuilder, attached_image: AttachFactory) -> None:
     with pytest.raises(RequestInvalid, match="partitions=True"):
         attached_image(image_factory(fstype="ext4"), 1, partitions=True)
+
+
+@pytest.mark.parametrize("name", [b"disk\xff.img", b"disk\r.img ", b"disk\nmore"], ids=repr)
+def test_the_file_behind_a_loop_device_is_told_whatever_its_name(
+    name: bytes, image_factory: ImageBuilder, attached_image: AttachFactory, tmp_path: Path
+) -> None:
+    image = image_factory(fstype="ext4").rename(tmp_path / os.fsdecode(name))
+    with attached_image(image) as device:
+        assert loop.backing_file(int(device.path.name.removeprefix("loop"))) == str(image)
+        assert users_of(Target.at(tmp_path))[0] == f"{device.path} is attached to {image}"
