@@ -104,6 +104,7 @@ def absent_packages(here: Capabilities) -> tuple[str, ...]:
     return tuple(sorted({PACKAGES[program] for program in absent_programs(here)}))
 
 
+_ROOT = "run as root (a container with --privileged)"
 _LAB_HAS_IT = "if this kernel has no such module, run the tests in `imagemount lab`, whose kernel has it"
 
 
@@ -128,7 +129,7 @@ def _filesystem(fstype: str, module: str) -> Capability:
 TABLE = {
     capability.name: capability
     for capability in (
-        Capability("root", "Privilege", "mount directly", "run as root", probes.root),
+        Capability("root", "Privilege", "mount directly", _ROOT, probes.root),
         Capability(
             "sudo",
             "Privilege",
@@ -140,7 +141,7 @@ TABLE = {
             "privileged",
             "Privilege",
             "mount one way or the other",
-            "run as root, let the user run `sudo -n`, or run the tests in `imagemount lab`, which needs neither",
+            f"{_ROOT}, let the user run `sudo -n`, or run the tests in `imagemount lab`, which needs neither",
             probes.privileged,
         ),
         Capability(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CapabilityMissing, RequestInvalid
+from .privilege import missing_privilege
 
 if TYPE_CHECKING:
     from .image import Image
@@ -37,7 +38,8 @@ def choose(backend: str, image: Image, mode: str) -> tuple[str, str]:
         raise CapabilityMissing(capability="nbd", reason=missing, hint=hint)
     if backend == "fuse" and not Path("/dev/fuse").exists():
         hint = "run `modprobe fuse`, start the container with --device /dev/fuse, or use backend='nbd'"
-        raise CapabilityMissing(capability="fuse", reason="/dev/fuse does not exist", hint=hint)
+        no_fuse = CapabilityMissing(capability="fuse", reason="/dev/fuse does not exist", hint=hint)
+        raise missing_privilege() or no_fuse
     return _DRIVERS[backend]
 
 

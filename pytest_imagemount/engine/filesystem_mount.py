@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import FilesystemNotMountable, MountFailed, RequestInvalid, VolumeNotFound
+from ..errors import CapabilityMissing, FilesystemNotMountable, MountFailed, RequestInvalid, VolumeNotFound
 from . import filesystems, syscalls
 from .further_devices import further_device
+from .privilege import REFUSALS, missing_privilege
 from .unmounting import unmount
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Filesystem:
         :raises RequestInvalid: the type mounts no block devices, or has no subvolumes
         :raises FilesystemNotMountable: it is on further devices, which are none of the image
         :raises VolumeNotFound: it has no such subvolume
-        :raises MountFailed: the kernel refused
+        :raises CapabilityMissing: the kernel refused, since this process lacks the privilege
+        :raises MountFailed: it refused for another reason
         """
         if not filesystems.is_block_filesystem(self.fstype):
             reason = "this type does not mount block devices"
@@ -108,8 +110,10 @@ class Filesystem:
         wanted, reason = str(self.subvolume), "there is no such subvolume"
         return VolumeNotFound(image=self.image, wanted=wanted, reason=reason, hint=hint, volumes=found)
 
-    def _refused(self, error: OSError) -> MountFailed:
+    def _refused(self, error: OSError) -> MountFailed | CapabilityMissing:
         fstype, number = self.fstype, error.errno or 0
+        if number in REFUSALS and (missing := missing_privilege()):
+            return missing
         hints = {
             errno.ENODEV: f"this kernel has no {fstype}: run `modprobe {fstype}`, or use `imagemount lab`",
             errno.EINVAL: f"the {fstype} on it is damaged, or an option is not one of its: see the kernel log (dmesg)",

@@ -6,8 +6,10 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ..errors import DeviceFailed
 from .loop_mount import attach_loop
 from .mount import Mount
+from .privilege import missing_privilege
 from .qemu.layers import open_disk
 from .reader import FileReader, Reader, Window
 
@@ -38,7 +40,13 @@ class FuseMount(Mount):
             overlay_size=wanted.overlay_size,
         )
         path = self.workspace.make_export_file(undo)
-        export = daemon.export_file(node, path, writable=not self._readonly)
+        try:
+            export = daemon.export_file(node, path, writable=not self._readonly)
+        except DeviceFailed as error:  # the daemon does not say why it could not mount its file
+            missing = missing_privilege()
+            if missing is None:
+                raise
+            raise missing from error
         undo.push(f"remove the FUSE export {path.name}", lambda: daemon.remove_export(export, and_node=node))
         self._fd = os.open(path, (os.O_RDONLY if self._readonly else os.O_RDWR) | os.O_CLOEXEC)
         undo.push(f"close {path.name}", self._close_export)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CapabilityMissing, DeviceFailed
+from .privilege import REFUSALS, missing_privilege
 from .undo import wait_until
 
 if TYPE_CHECKING:
@@ -211,10 +212,10 @@ def _open_control() -> int:
     except FileNotFoundError:
         reason = f"{_CONTROL} does not exist: the kernel has no loop driver, or the container does not show it"
         hint = "run `modprobe loop`, or start the container with --device /dev/loop-control"
-        raise CapabilityMissing(capability="loop", reason=reason, hint=hint) from None
+        raise missing_privilege() or CapabilityMissing(capability="loop", reason=reason, hint=hint) from None
     except PermissionError as error:
-        hint = "run as root, or allow `sudo -n`"
-        raise CapabilityMissing(capability="loop", reason=f"{_CONTROL}: {error.strerror}", hint=hint) from None
+        hint, reason = "run as root, or allow `sudo -n`", f"{_CONTROL}: {error.strerror}"
+        raise missing_privilege() or CapabilityMissing(capability="loop", reason=reason, hint=hint) from None
 
 
 def _node(number: int, folder: Path | None) -> tuple[str, bool]:
@@ -255,7 +256,9 @@ def backing_file(number: int) -> str:
         return "?"
 
 
-def _refused(image: str, path: str, error: OSError) -> DeviceFailed:
+def _refused(image: str, path: str, error: OSError) -> DeviceFailed | CapabilityMissing:
+    if error.errno in REFUSALS and (missing := missing_privilege()):
+        return missing
     hints = {
         errno.EINVAL: "the kernel may be older than 5.8, which brought LOOP_CONFIGURE",
         errno.EPERM: "run as root, or allow `sudo -n`; in a container, add CAP_SYS_ADMIN",

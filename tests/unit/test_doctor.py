@@ -135,7 +135,7 @@ def test_where_privilege_is_wanting_the_remedy_is_privilege(machine: FakeMachine
     here = machine.capabilities(uid=1000)
     found = doctor.to_json(here)["capabilities"]
     assert found["loop"]["get"] == found["nbd"]["get"] == TABLE["privileged"].get
-    assert found["root"]["get"] == "run as root"
+    assert found["root"]["get"] == "run as root (a container with --privileged)"
     machine.remove("dev/loop-control")
     assert doctor.to_json(machine.capabilities(uid=1000))["capabilities"]["loop"]["get"] == TABLE["loop"].get
 

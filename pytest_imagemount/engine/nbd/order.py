@@ -6,7 +6,8 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...errors import DeviceFailed
+from ...errors import CapabilityMissing, DeviceFailed
+from ..privilege import REFUSALS, missing_privilege
 
 if TYPE_CHECKING:
     import socket
@@ -40,8 +41,10 @@ def still_there(image: str, path: str, waited: float) -> DeviceFailed:
     return DeviceFailed(image=image, device=path, reason=reason, hint=hint, errno=errno.EBUSY)
 
 
-def refused_by_kernel(image: str, path: str, error: OSError) -> DeviceFailed:
+def refused_by_kernel(image: str, path: str, error: OSError) -> DeviceFailed | CapabilityMissing:
     """The error for what the kernel answered."""
+    if error.errno in REFUSALS and (missing := missing_privilege()):
+        return missing
     hints = {
         errno.EPERM: "run as root, or allow `sudo -n`; in a container, add CAP_SYS_ADMIN",
         errno.EACCES: "run as root, or allow `sudo -n`; in a container, allow block devices of major 43",
