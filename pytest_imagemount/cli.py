@@ -82,6 +82,7 @@ it and about the options --imagemount-*.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``imagemount`` with ``argv`` and return its exit status: 2 for an error, 130 for Ctrl-C."""
+    _open_closed_streams()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -97,11 +98,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (head, say) has gone. What is still buffered must not raise again when the interpreter ends.
+        # The reader (head, say) has gone.
+        _end_output()
+        return 141
+    except OSError as error:  # the disk that the output goes to is full, say
+        _end_output()
+        print(f"imagemount: error: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _open_closed_streams() -> None:
+    """Give a program that was started with closed streams (``>&-``) others that lead nowhere.
+
+    Else the next files that it opens would be the standard streams of the programs that it starts.
+    """
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def _end_output() -> None:
+    """What stdout does not take must not raise again when the interpreter ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return status
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

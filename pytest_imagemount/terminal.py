@@ -68,7 +68,7 @@ def exact_size(count: int) -> str:
 
 def drawer() -> Callable[[str], None] | None:
     """Shows, on the terminal that stderr is, a line in the place of the one before; None where stderr is none."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return None
 
     def draw(line: str) -> None:

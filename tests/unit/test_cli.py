@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,6 @@ from pytest_imagemount.errors import ImageInvalid
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from pathlib import Path
 
 PROGRAM = (sys.executable, "-m", "pytest_imagemount.cli")
 
@@ -85,6 +86,25 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     with process.stderr as stderr:
         assert stderr.read() == b""
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_streams_change_nothing_but_what_is_seen(closed: int) -> None:
+    code = "import os, sys; os.close(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    argv = [sys.executable, "-c", code, str(closed), *PROGRAM[1:], "ps", "--json"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("mounts" in done.stdout) == (closed != 1)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_message_and_status_2(unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        argv = [*PROGRAM, "ps"]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert done.stderr == "imagemount: error: [Errno 28] No space left on device\n"
 
 
 def test_the_help_names_every_subcommand_and_imports_none(capsys: pytest.CaptureFixture[str]) -> None:
