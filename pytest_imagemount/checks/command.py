@@ -30,9 +30,14 @@ _HIDDEN = (
     "-oconsole_output_style=classic",
     "--noconftest",
     "-pno:cacheprovider",
-    "-Wignore::pytest.PytestAssertRewriteWarning",
+    "-pimagemount",
+    "-pxdist",
 )
-"""pytest shows nothing of its own, runs no Python of the folder that it is in, and writes nothing there."""
+"""pytest shows nothing of its own, runs no Python of the folder that it is in, and writes nothing there. The plugins
+are named for where the environment forbids pytest to look for any (``PYTEST_DISABLE_PLUGIN_AUTOLOAD``)."""
+
+_NO_WARNING = "-Wignore::pytest.PytestAssertRewriteWarning"
+"""Of what this command itself has imported. The last of the options: ``-W error`` before it changes nothing."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +111,7 @@ def _check(image: Path, files: Sequence[Path], args: argparse.Namespace) -> int:
     start = time.perf_counter()
     said = io.StringIO()  # what plugins of the user's print, and the empty line with which pytest ends
     with contextlib.redirect_stdout(said):
-        status = pytest.main([*argv, *args.passed_on, *map(str, files)], plugins=[results])
+        status = pytest.main([*argv, *args.passed_on, _NO_WARNING, *map(str, files)], plugins=[results])
     seconds = time.perf_counter() - start
     if not results.mistakes and (text := said.getvalue().strip("\n")):
         print(text, file=sys.stderr if args.json else sys.stdout)

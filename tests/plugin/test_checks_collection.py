@@ -454,6 +454,18 @@ def test_the_command_warns_of_nothing_that_a_user_could_mend(pytester: pytest.Py
     assert (result.ret, len(result.outlines), result.errlines) == (0, 1, [])
 
 
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_the_command_needs_nothing_that_the_environment_can_switch_off(
+    options: tuple[str, ...], pytester: pytest.Pytester, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_file(pytester, DISK)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    arguments = ("check", "disk.raw", "base.imagecheck.yaml", "-q", "--", "-W", "error", *options)
+    result = pytester.run(sys.executable, "-m", "pytest_imagemount.cli", *arguments)
+    assert (result.ret, result.errlines) == (0, [])
+    assert result.outlines[-1].startswith("3 checks: 3 passed in ")
+
+
 def test_the_command_prints_json(check: Callable[..., Ended], pytester: pytest.Pytester, disk: Path) -> None:
     check_file(pytester, "disk: {table: mbr, why: old}\npartitions: {1: exists}")
     status, out, _ = check("disk.raw", "base.imagecheck.yaml", "--json", "--", "-n", "2")
