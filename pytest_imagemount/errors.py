@@ -72,7 +72,8 @@ class ImageNotFound(ImageMountError, FileNotFoundError):
     def __init__(self, *, image: str, looked: Sequence[str]) -> None:
         self.image, self.looked = image, tuple(looked)
         places = "".join(f"\n  {place}" for place in self.looked)
-        super().__init__(f"image {image!r} not found; looked at:{places}\nGive a full path, or set imagemount_path")
+        hint = "Give a full path, or set imagemount_path (IMAGEMOUNT_PATH)"
+        super().__init__(f"image {image!r} not found; looked at:{places}\n{hint}")
 
 
 class ImageUnreadable(ImageMountError, PermissionError):

@@ -9,6 +9,7 @@ import json
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import Settings
@@ -27,7 +28,6 @@ from .unpacking import Unpacker
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from .engine.image import Image, Layer
     from .engine.reader import Reader
@@ -129,7 +129,7 @@ def inspect(
     backing: BackingChoice = "refuse",
     tell: Callable[[str], None] | None = None,
 ) -> Inspection:
-    """What is in ``image``, a path.
+    """What is in ``image``, a path; a relative one is looked for in the working folder, then in ``IMAGEMOUNT_PATH``.
 
     :param architecture: whose root partition ``"auto"`` takes; None is this machine's
     :param backing: folders that files may be in to which the image refers
@@ -143,7 +143,7 @@ def inspect(
     """
     settings = Settings.from_environment()
     unpacker = Unpacker(settings.cache, settings.unpack_limit, tell or (lambda _: None))
-    files = Files(image, (), "ro", format=format, backing=backing, unpacker=unpacker)
+    files = Files(image, (Path.cwd(), *settings.path), "ro", format=format, backing=backing, unpacker=unpacker)
     with files.opened() as opened:
         first, *others = zip(opened.roles, opened.descriptors, strict=True)
         referred = [(role.removeprefix("file:"), descriptor) for role, descriptor in others]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import Settings
 from ..errors import RequestInvalid
 from ..image_files import find_image
 from ..image_option import AUTO, CHECK_FILES, PARTITIONS
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         from .first_file import write_first_file
 
         return write_first_file(args.image, files, partition=args.partition, format=args.format)
-    return _check(find_image(args.image, ()), _check_files(files), args)
+    return _check(find_image(args.image, (Path.cwd(), *Settings.from_environment().path)), _check_files(files), args)
 
 
 def _check_files(given: Sequence[str]) -> list[Path]:

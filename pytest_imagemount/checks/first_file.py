@@ -37,8 +37,10 @@ def write_first_file(image: str, files: Sequence[str], *, partition: str, format
     :raises ImageMountError: the image is not there, or cannot be mounted
     """
     target = _target(files)
-    choice = ImageChoice(find_image(image, ()), image, partition_of(partition), format)
-    with MountSession(Settings.from_environment(), test="imagemount check --init", folders=(Path.cwd(),)) as mounts:
+    settings = Settings.from_environment()
+    folders = (Path.cwd(), *settings.path)
+    choice = ImageChoice(find_image(image, folders), image, partition_of(partition), format)
+    with MountSession(settings, test="imagemount check --init", folders=folders) as mounts:
         text = first_file(SharedImage(choice, mounts), str(target) if target else f"checks{CHECK_FILES[0]}")
     if target is None:
         sys.stdout.write(text)

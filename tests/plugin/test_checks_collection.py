@@ -454,6 +454,18 @@ def test_the_command_warns_of_nothing_that_a_user_could_mend(pytester: pytest.Py
     assert (result.ret, len(result.outlines), result.errlines) == (0, 1, [])
 
 
+def test_commands_look_for_an_image_where_the_environment_says(
+    check: Callable[..., Ended], pytester: pytest.Pytester, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = check_file(pytester, DISK)
+    (pytester.path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert check("disk.raw", str(file)).status == 2
+    monkeypatch.setenv("IMAGEMOUNT_PATH", str(disk.parent))
+    assert check("disk.raw", str(file)).status == 0
+    assert main(["inspect", "disk.raw"]) == 0
+
+
 @pytest.mark.parametrize("options", [(), ("-n", "2")])
 def test_the_command_needs_nothing_that_the_environment_can_switch_off(
     options: tuple[str, ...], pytester: pytest.Pytester, disk: Path, monkeypatch: pytest.MonkeyPatch
