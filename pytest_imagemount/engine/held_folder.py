@@ -64,6 +64,9 @@ class HeldFolder:
     def __init__(self, parent: Path) -> None:
         self.token = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._descriptors: list[int] = []
+        if not Path("/proc/self/fd").is_dir():
+            hint = "mount it: `mount -t proc proc /proc`"
+            raise CapabilityMissing(capability="proc", reason="/proc is not mounted", hint=hint)
         try:
             self._make(parent)
         except OSError as error:

@@ -87,7 +87,7 @@ class Server:
         except ImageMountError as error:
             return {"error": error.to_wire()}
         except OSError as error:
-            return {"error": ImageMountError(f"in the helper: {error!r}").to_wire()}
+            return {"error": ImageMountError(f"in the helper: {type(error).__name__}: {error}").to_wire()}
         except Exception:  # noqa: BLE001  (a fault of ours must not cost the mounts that are held)
             import traceback
 

@@ -42,6 +42,16 @@ def run(project: Path, container: tuple[str, ...], *options: str) -> str:
     return subprocess.run(argv, cwd=project, stdout=subprocess.PIPE, text=True, check=False, timeout=120).stdout
 
 
+def test_a_pid_namespace_may_have_the_proc_of_another(project: Path) -> None:
+    assert "2 passed" in run(project, ("unshare", "--pid", "--fork"))
+
+
+def test_without_proc_the_error_says_so(project: Path) -> None:
+    output = run(project, ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"))
+    assert "2 failed" in output
+    assert output.count("CapabilityMissing: proc is not available here: /proc is not mounted") >= 2
+
+
 @pytest.mark.parametrize(
     ("container", "reason"),
     [

@@ -10,6 +10,7 @@ from ..formats import vmdk
 from ..formats.content import Content
 from ..formats.references import DATA, EXTENT
 from ..image_lock import lock_image
+from .nodes import our_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ def _open_extents(daemon: StorageDaemon, image: Image, undo: UndoStack) -> str:
                 hint = "make a self-contained copy of the disk with `qemu-img convert`, if you trust it"
                 raise ImageUnsafe(image=layer.image.name, reason="an extent refers to further files", hint=hint)
             _require_length(layer.image, layer.reference.first + layer.reference.sectors)
-            extents.append((layer.reference, f"/proc/{os.getpid()}/fd/{layer.image.fd}"))
+            extents.append((layer.reference, f"{our_files()}{layer.image.fd}"))
         else:
             backing = open_image(daemon, layer.image, undo, readonly=True)
     content = Content.open_at(image.fd, image.name, image.file_size, references=[])

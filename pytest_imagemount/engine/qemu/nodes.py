@@ -48,7 +48,7 @@ def file_of(node: str) -> str:
 def file_at(fd: int) -> dict[str, Any]:
     """The options of the file or block device open at ``fd``."""
     driver = "host_device" if stat.S_ISBLK(os.fstat(fd).st_mode) else "file"
-    return {"driver": driver, "filename": f"{_our_files()}{fd}"}
+    return {"driver": driver, "filename": f"{our_files()}{fd}"}
 
 
 def image_at(fd: int, format: str, *, backing: str | None = None) -> dict[str, Any]:
@@ -79,8 +79,13 @@ def strangers(listed: Iterable[Mapping[str, Any]], known: Mapping[str, Node]) ->
     found = [file for file in unnamed if file not in expected]
     if len(found) <= sum(node.unnamed for node in known.values()):
         return []
-    return [file for file in found if _our_files() not in file] or found
+    return [file for file in found if our_files() not in file] or found
 
 
-def _our_files() -> str:
-    return f"/proc/{os.getpid()}/fd/"
+def our_files() -> str:
+    """The folder of the descriptors of this process, for other processes.
+
+    By the pid that /proc has for it, which is another than getpid(2) gives where /proc is that of an outer pid
+    namespace.
+    """
+    return f"/proc/{os.readlink('/proc/self')}/fd/"  # noqa: PTH115  (text: asked at every mount)
