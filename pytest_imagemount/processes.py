@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .engine import folders
-from .engine.held_folder import TOKEN
+from .engine.held_folder import TOKEN, is_held
 from .engine.text import printable
 from .errors import describe_part
 from .helper.journal import read_journal
@@ -111,14 +111,15 @@ def _read(folder: Path) -> tuple[list[Held], list[str]]:
         if owner not in (0, os.geteuid()) or (owner != 0 and os.geteuid() == 0):
             return [], [f"{folder}: it belongs to user {owner}: no helper made it"]
         records, unreadable = read_journal(fd, folder.name, owner=owner)
+        held = [Held(record, _state(record, fd), folder) for record in records]
     finally:
         os.close(fd)
-    held = [Held(record, _state(record), folder) for record in records]
     return held, [f"{folder}/{file.name}: no record of ours: {file.reason}" for file in unreadable]
 
 
-def _state(record: Record) -> str:
-    if not record.helper.alive:
+def _state(record: Record, folder: int) -> str:
+    # A pid says nothing about a helper in another pid namespace, its lock does.
+    if not record.helper.alive and not is_held(folder):
         return "dead"
     return "kept" if record.kept else "live"
 

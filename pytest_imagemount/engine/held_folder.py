@@ -189,6 +189,22 @@ def take_over(name: str, parent: int) -> AbandonedFolder:
     return AbandonedFolder(name, parent, fd, alive, note)
 
 
+def is_held(folder: int) -> bool:
+    """Whether a process holds the folder open at ``folder``, in whatever pid namespace it is. False where this user may
+    not look."""
+    try:
+        alive = os.open(ALIVE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(alive)
+    return False
+
+
 def _remove(path: Path, fd: int, parent: int, token: str) -> None:
     if left := sorted(set(os.listdir(fd)) - {ALIVE}):
         raise OSError(f"there is still {', '.join(left)} in {path}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_imagemount import cleaning, processes
+from pytest_imagemount.engine import folders
 from pytest_imagemount.engine.held_folder import HeldFolder, take_over
 from pytest_imagemount.engine.mountinfo import MountEntry
 from pytest_imagemount.engine.processes import ProcessId
@@ -26,7 +27,7 @@ from pytest_imagemount.helper.plan import make_plan
 from pytest_imagemount.helper.reclaim import reclaim
 from pytest_imagemount.helper.record import Record
 from pytest_imagemount.helper.report import Item, Report
-from pytest_imagemount.processes import Held, Listing
+from pytest_imagemount.processes import Held, Listing, list_held
 from pytest_imagemount.terminal import Style
 
 US = ProcessId.of(os.getpid())
@@ -164,6 +165,20 @@ def test_a_deadline_inside_another_can_only_be_earlier() -> None:
 def test_a_condition_is_asked_once_even_when_the_time_is_up() -> None:
     with deadline(time.monotonic() - 1):
         assert wait_until(lambda: True, 5)
+
+
+def test_a_helper_whose_pid_says_nothing_here_lives_while_it_has_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "base_folder", lambda: tmp_path)
+    user = tmp_path / str(os.geteuid())
+    user.mkdir()
+    held = HeldFolder(user)
+    elsewhere = ProcessId(US.pid, US.start + 1)
+    Journal(held.fd).write(replace(record(held), helper=elsewhere, owner=elsewhere))
+    assert [one.state for one in list_held(os.geteuid()).held] == ["live"]
+    abandon(held)
+    assert [one.state for one in list_held(os.geteuid()).held] == ["dead"]
 
 
 def test_a_listing_is_grouped_by_process_and_says_what_to_do(tmp_path: Path) -> None:
