@@ -12,7 +12,7 @@ from .contents.reading import read_names
 from .errors import FactsMissing, ImageInvalid, ImageMountError, MountFailed, PartitionNotFound, VolumeNotFound, is_ours
 from .helper.protocol import Layout
 from .mounted_image import MountedImage
-from .mounted_system import MountedSystem, looks_like_root, root_subvolume
+from .mounted_system import MountedSystem, root_subvolume
 from .pending import Pending
 from .system_plan import DISCOVERED, PLACES, Skipped, plan_system
 
@@ -55,7 +55,12 @@ def assemble(session: MountSession, wish: SystemWish) -> Pending[MountedSystem]:
 def _open_root(session: MountSession, wish: SystemWish, pending: Pending[MountedSystem]) -> MountedSystem:
     request = {**wish.request, "partition": wish.partition}
     system = session.open(MountedSystem, pending, wish.files, request, wish.timeout)
-    if system.fstype != "btrfs" or looks_like_root(system) or not (subvolume := root_subvolume(system)):
+    try:
+        subvolume = root_subvolume(system)
+    except BaseException:
+        system.unmount()
+        raise
+    if subvolume is None:
         return system
     system.unmount()
     partition = wish.partition if system.facts.part is None else system.facts.part

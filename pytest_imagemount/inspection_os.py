@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,16 @@ def read_system(
     """The system whose root is in ``partition`` of the image."""
     from .contents.operating_system import read_os
     from .library import mount_image
+    from .mounted_system import root_subvolume
 
+    options: dict[str, Any] = {"format": format, "architecture": architecture, "backing": backing}
     try:
-        with mount_image(found.path, partition, format=format, architecture=architecture, backing=backing) as image:
+        with ExitStack() as mounts:
+            image = mounts.enter_context(mount_image(found.path, partition, **options))
+            if subvolume := root_subvolume(image):
+                partition = partition if image.facts.part is None else image.facts.part
+                image.unmount()
+                image = mounts.enter_context(mount_image(found.path, partition, subvolume=subvolume, **options))
             facts = read_os(image / "/")
             return System(
                 partition=image.facts.part,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from .contents.fstab import read_fstab
+from .engine.text import printable
+from .errors import FactsInvalid, FactsMissing, VolumeNotFound
 from .mounted_image import MountedImage
 
 if TYPE_CHECKING:
@@ -63,9 +66,37 @@ def looks_like_root(image: MountedImage | ImagePath) -> bool:
 
 
 def root_subvolume(image: MountedImage) -> str | None:
-    """The btrfs subvolume that holds the system, of those at the top; None where there is none, or more than one.
+    """The btrfs subvolume that holds the system, of those at the top; None where there is none, or it is mounted.
 
-    Distributions call it ``@``, ``root`` or ``@rootfs``; what counts is that a system is in it.
+    Distributions call it ``@``, ``root`` or ``@rootfs``; what counts is that a system is in it. Of several, as where
+    there are snapshots of one, it is the one whose own fstab says that the root is there.
+
+    :raises VolumeNotFound: that is none, or more than one of them
     """
-    found = [entry.name for entry in (image / "/").iterdir() if entry.is_dir() and looks_like_root(entry)]
-    return found[0] if len(found) == 1 else None
+    if image.fstype != "btrfs" or looks_like_root(image):
+        return None
+    found = [entry for entry in (image / "/").iterdir() if _is_subvolume(entry) and looks_like_root(entry)]
+    if len(found) > 1:
+        every, found = found, [entry for entry in found if _fstab_root(entry) == entry.name]
+        if len(found) != 1:
+            reason = f"{len(every)} subvolumes hold a system, and which one is the root cannot be told"
+            hint = "mount one by mounted_image(…, subvolume=…), one of:"
+            names = [printable(entry.name) for entry in every]
+            raise VolumeNotFound(image=image.title, wanted="", reason=reason, hint=hint, volumes=names)
+    return found[0].name if found else None
+
+
+def _is_subvolume(entry: ImagePath) -> bool:
+    # BTRFS_FIRST_FREE_OBJECTID in linux/btrfs_tree.h: the inode number of the top of each.
+    return entry.is_dir(follow_symlinks=False) and entry.stat().st_ino == 256
+
+
+def _fstab_root(root: ImagePath) -> str | None:
+    """The subvolume that is the root by the fstab of the tree ``root``."""
+    try:
+        entries = read_fstab(root)
+    except (FactsMissing, FactsInvalid):
+        return None
+    options = next((entry.options for entry in entries if entry.target == "/"), ())
+    names = [option.removeprefix("subvol=").strip("/") for option in options if option.startswith("subvol=")]
+    return names[-1] if names else None

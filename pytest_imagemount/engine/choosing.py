@@ -54,13 +54,13 @@ def _logical_volumes(mount: Mount) -> LogicalVolumes | None:
 def _looks_like_root(mount: Mount, candidate: Candidate) -> bool:
     """Whether an installed system is in ``candidate``, which is mounted for a moment to see."""
     from .tables.auto import name_of
-    from .tables.os_release import has_os_release
+    from .tables.os_release import has_os_release, has_subvolume_with_os_release
 
     with mount.also(Wanted(partition=name_of(candidate))) as look:
         assert look.target is not None
         assert look.device is not None
         root = look.target.open_root(look.device.path)
         try:
-            return has_os_release(root)
+            return has_os_release(root) or (look.fstype == "btrfs" and has_subvolume_with_os_release(root))
         finally:
             os.close(root)

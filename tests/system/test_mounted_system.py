@@ -8,16 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_imagemount import mount_image
 from pytest_imagemount.engine.workspace import Owner, Workspace
-from pytest_imagemount.errors import ImageInvalid, PartitionAmbiguous, PartitionNotFound, RequestInvalid
+from pytest_imagemount.errors import (
+    ImageInvalid,
+    PartitionAmbiguous,
+    PartitionNotFound,
+    RequestInvalid,
+    VolumeNotFound,
+)
 from pytest_imagemount.helper.operations import Mounts
 from pytest_imagemount.helper.protocol import Open
+from pytest_imagemount.inspection import inspect
+from pytest_imagemount.inspection_os import System, read_system
+from pytest_imagemount.programs import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pytest_imagemount.plugin import SystemFactory
+    from pytest_imagemount.plugin import MountFactory, SystemFactory
 
     from .test_mounted_image import ImageBuilder
 
@@ -219,7 +229,7 @@ def test_an_image_without_a_system_says_why_each_candidate_is_none(
 @pytest.mark.needs("root", "btrfs", "mkfs.btrfs")  # root: btrfs itself makes the subvolumes
 @pytest.mark.parametrize("home", ["subvol=/@home", "subvolid=257"])
 def test_a_root_subvolume_and_its_neighbours(
-    home: str, image_factory: ImageBuilder, mounted_system: SystemFactory, make_subvolumes: Callable[[Path, str], None]
+    home: str, image_factory: ImageBuilder, mounted_system: SystemFactory, make_subvolumes: Callable[..., None]
 ) -> None:
     disk = image_factory(fstype="btrfs", label="system", size=256 << 20)
     make_subvolumes(disk, home)
@@ -229,17 +239,50 @@ def test_a_root_subvolume_and_its_neighbours(
         assert system.submounts["/home"].device == system.device  # two devices would be two caches of one file system
 
 
+@pytest.mark.needs("root", "btrfs", "mkfs.btrfs")
+def test_auto_finds_a_system_in_a_subvolume(
+    image_factory: ImageBuilder,
+    mounted_system: SystemFactory,
+    mounted_image: MountFactory,
+    make_subvolumes: Callable[..., None],
+) -> None:
+    boot = {"fstype": "ext4", "content": {"vmlinuz": "kernel"}}
+    disk = image_factory(table="gpt", partitions=[boot, {"fstype": "btrfs", "label": "system", "size": 256 << 20}])
+    with pytest.raises(PartitionAmbiguous):
+        mounted_system(disk).__enter__()
+    make_subvolumes(disk, "subvol=@home", 2, snapshots=["@before"])
+    with mounted_system(disk) as system:
+        assert system.partition == 2
+        assert (system / "etc/os-release").read_text() == "ID=test\n"
+        assert (system / "home/file").read_text() == "of @home"
+    with mounted_image(disk, "auto") as image:
+        assert image.partition == 2
+        assert (image / "@/etc/os-release").exists()
+    assert read_system(inspect(str(disk)), "auto") == System(partition=2, id="test", name="Linux", pretty_name="Linux")
+
+
+@pytest.mark.needs("root", "btrfs", "mkfs.btrfs")
+def test_of_subvolumes_that_all_call_themselves_no_root_none_is_taken(
+    image_factory: ImageBuilder, mounted_system: SystemFactory, make_subvolumes: Callable[..., None]
+) -> None:
+    disk = image_factory(fstype="btrfs", size=256 << 20)
+    make_subvolumes(disk, "subvol=@home", snapshots=["@first", "@second"])
+    with mount_image(disk, mode="rw") as image:
+        (image / "@/etc/os-release").unlink()
+    with pytest.raises(VolumeNotFound, match=r"2 subvolumes hold a system.*\n  @first\n  @second"):
+        mounted_system(disk).__enter__()
+
+
 @pytest.fixture
-def make_subvolumes() -> Callable[[Path, str], None]:
+def make_subvolumes() -> Callable[..., None]:
     """Gives a btrfs a subvolume ``@`` with a system and ``@home``, as distributions lay them out.
 
-    The second argument is the option by which fstab says which one ``/home`` is.
+    The second argument is the option by which fstab says which one ``/home`` is, the last are the names of snapshots
+    of ``@``.
     """
-    from pytest_imagemount import mount_image
-    from pytest_imagemount.programs import run
 
-    def make(disk: Path, home: str) -> None:
-        with mount_image(disk, mode="rw") as image:
+    def make(disk: Path, home: str, partition: int | None = None, snapshots: Sequence[str] = ()) -> None:
+        with mount_image(disk, partition, mode="rw") as image:
             for name in ("@", "@home"):
                 run(["btrfs", "subvolume", "create", str(image.root / name)])
             for folder in ("etc", "home"):
@@ -248,5 +291,7 @@ def make_subvolumes() -> Callable[[Path, str], None]:
             line = "LABEL=system /{} btrfs {},compress=zstd 0 0\n"
             (image / "@/etc/fstab").write_text(line.format("", "subvol=@") + line.format("home", home))
             (image / "@home/file").write_text("of @home")
+            for name in snapshots:
+                run(["btrfs", "subvolume", "snapshot", str(image.root / "@"), str(image.root / name)])
 
     return make
