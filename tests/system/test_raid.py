@@ -92,13 +92,15 @@ def test_an_array_on_partitions_of_one_disk_is_found(
         table = read_table(FileReader(file.fileno(), disk.stat().st_size), str(disk))
     assert table is not None
     windows = [table.partitions[index].window for index in (0, 2)]
-    content = image_factory(fstype="ext4", content={"name": "array"}, size="4M")
+    content = image_factory(fstype="ext4", content={"name": "array", "etc/os-release": "ID=x\n"}, size="4M")
     make_array([(disk, window.offset, window.size) for window in windows], content)
     before = sha256(disk)
     for partition, name in [(1, "array"), (3, "array"), (2, "plain")]:
         with mounted_image(disk, partition) as image:
             assert (image / "name").read_text() == name
             assert image.partition == partition
+    with mounted_image(disk, "auto") as image:
+        assert (image / "name").read_text() == "array"
     with attached_image(disk, 1) as device:
         assert device.path.name.startswith("loop")
         assert device.size == 12 * MIB

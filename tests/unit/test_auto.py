@@ -211,6 +211,21 @@ def test_without_a_file_system_it_says_what_there_is() -> None:
         auto({1: SWAP, 2: conflict}, partition(1), partition(2))
 
 
+def test_arrays_count_as_if_they_held_something_each_by_its_first_member() -> None:
+    asked: list[int | str] = []
+
+    def looks_like_root(one: Candidate) -> bool:
+        asked.append(name_of(one))
+        return name_of(one) == 3
+
+    system, swap = (Superblock("linux_raid_member", "raid", uuid=name) for name in ("system", "swap"))
+    disk = [partition(number) for number in range(1, 6)]
+    found = {1: VFAT, 2: swap, 3: system, 4: swap, 5: system}
+    assert auto(found, *disk, looks_like_root=looks_like_root) == 3
+    assert asked == [1, 2, 3]
+    assert auto({1: system, 2: system}, *disk[:2]) == 1
+
+
 def test_the_only_file_system_may_be_in_a_logical_volume() -> None:
     disk = partition(1, TYPES["lvm"])
     assert auto({1: PHYSICAL}, disk, volumes=volumes(root=EXT4, swap=SWAP)) == "lv:vg/root"

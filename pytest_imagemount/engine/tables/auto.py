@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ...errors import ImageMountError, PartitionAmbiguous, PartitionNotFound
 from ..text import human_size, printable
+from ..volumes.kinds import RAID
 from .partition_table import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ..superblock import Superblock
     from ..volumes.contents import LogicalVolume, LogicalVolumes
@@ -48,14 +49,14 @@ def search(
     """The only file system; else the only root of the architecture by its type; else the only one that is like a root.
 
     Roots by type are those of the Discoverable Partitions Specification, without the no-auto attribute. Where there are
-    several of them, only they are looked into. File systems are in partitions and in logical volumes; None is the image
-    itself, which has neither.
+    several of them, only they are looked into. File systems are in partitions, in arrays of them, each of which counts
+    by its first member, and in logical volumes; None is the image itself, which has none of these.
 
     :raises PartitionNotFound: nothing holds a file system
     :raises PartitionAmbiguous: none, or more than one, is the one; it says of each candidate why it is not
     """
     probed = [(one, probe(one.window)) for one in table.partitions if not one.container] if table else []
-    partitions = [partition for partition, found in probed if found is not None and found.mountable]
+    partitions = [*_with_contents(probed)]
     volumes = [volume for volume in logical.found if volume.may_be_mountable] if logical else []
     candidates: list[Candidate] = [*partitions, *volumes]
     if not candidates:
@@ -83,6 +84,18 @@ def search(
     reason += f"; say {how_to_say(volumes)}{untold(logical)}"
     shown = render(table, partitions, volumes, notes)
     raise PartitionAmbiguous(image=wish.image, wanted="auto", reason=reason, table=shown)
+
+
+def _with_contents(probed: Sequence[tuple[Partition, Superblock | None]]) -> Iterator[Partition]:
+    """Those that hold a file system, or are the first member of an array, which may hold one."""
+    arrays: set[str | None] = set()
+    for partition, found in probed:
+        if found is not None and found.type == RAID:
+            if found.uuid not in arrays:
+                yield partition
+            arrays.add(found.uuid)
+        elif found is not None and found.mountable:
+            yield partition
 
 
 def name_of(candidate: Candidate) -> int | str:
