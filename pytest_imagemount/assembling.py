@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from .contents.fstab import read_fstab
 from .contents.reading import read_names
-from .errors import FactsMissing, ImageInvalid, ImageMountError, MountFailed, PartitionNotFound, VolumeNotFound, is_ours
+from .engine.volumes.kinds import LUKS
+from .errors import (
+    FactsMissing,
+    ImageInvalid,
+    ImageMountError,
+    MountFailed,
+    PartitionNotFound,
+    PassphraseRequired,
+    VolumeNotFound,
+    is_ours,
+)
 from .helper.protocol import Layout
 from .mounted_image import MountedImage
-from .mounted_system import MountedSystem, root_subvolume
+from .mounted_system import MountedSystem, looks_like_root, root_subvolume
 from .pending import Pending
 from .system_plan import DISCOVERED, PLACES, Skipped, plan_system
 
@@ -73,6 +83,8 @@ def _mount_below(
 ) -> None:
     client, root = pending.claimed
     layout = client.ask(Layout(root, wish.request["architecture"]))["layout"]
+    if wish.partition in ("auto", -1) and not wish.files.has_key and not looks_like_root(system):
+        _refuse_closed(wish, layout["encrypted"])
     plan = plan_system(
         _fstab(system),
         layout["roles"],
@@ -108,6 +120,18 @@ def _mount_below(
         else:
             system.hold(submount.target, below)
     system.skipped = tuple(skipped)
+
+
+def _refuse_closed(wish: SystemWish, encrypted: Sequence[int]) -> None:
+    """What was found holds no system: it is /boot, or the ESP, where there is something encrypted besides."""
+    if encrypted:
+        raise PassphraseRequired(
+            image=wish.files.name,
+            partition=encrypted[0],
+            found=LUKS,
+            reason="no system was found, and this is encrypted (LUKS)",
+            hint="give passphrase= or key_file=, or the root's partition=",
+        )
 
 
 def _fstab(system: MountedSystem) -> Sequence[FstabEntry]:

@@ -88,6 +88,11 @@ class Files:
 
             self._backing = Backing.of(backing, listed)
 
+    @property
+    def has_key(self) -> bool:
+        """Whether a passphrase or a key file was given."""
+        return self._key is not None
+
     def opened(self, *, key_only: bool = False) -> Opened:
         """Find and open them with the caller's own privilege.
 

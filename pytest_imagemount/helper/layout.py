@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..engine.tables.discoverable import architecture_of, discoverable_roles
+from ..engine.volumes.kinds import LUKS
 
 if TYPE_CHECKING:
     from ..engine.mount import Mount
 
 
 def layout_of(mount: Mount, architecture: str | None) -> dict[str, Any]:
-    """``roles``: role of the Discoverable Partitions Specification → number; ``names``: a list for each number.
+    """``roles``: role of the Discoverable Partitions Specification → number; ``names``: a list for each number;
+    ``encrypted``: the numbers of those that hold LUKS.
 
     A name is as fstab writes it: ``UUID=…``, ``LABEL=…``, ``PARTUUID=…``, ``PARTLABEL=…``.
 
@@ -19,15 +21,17 @@ def layout_of(mount: Mount, architecture: str | None) -> dict[str, Any]:
     """
     table = mount.read_table()
     if table is None:
-        return {"roles": {}, "names": []}
+        return {"roles": {}, "names": [], "encrypted": []}
     if architecture is None and mount.partition is not None:
         architecture = architecture_of(mount.partition)
     roles = discoverable_roles(table, architecture)
-    names = []
+    names, encrypted = [], []
     for partition in table.partitions:
         found = None if partition.container else mount.superblock_in(partition.window)
         values = {"PARTUUID": partition.uuid, "PARTLABEL": partition.label}
         if found is not None:
             values |= {"UUID": found.uuid, "LABEL": found.label}
+            encrypted += [partition.number] if found.type == LUKS else []
         names.append([partition.number, [f"{name}={value}" for name, value in values.items() if value]])
-    return {"roles": {role: partition.number for role, partition in roles.items()}, "names": names}
+    numbers = {role: partition.number for role, partition in roles.items()}
+    return {"roles": numbers, "names": names, "encrypted": encrypted}

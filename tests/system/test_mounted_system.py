@@ -14,6 +14,7 @@ from pytest_imagemount.errors import (
     ImageInvalid,
     PartitionAmbiguous,
     PartitionNotFound,
+    PassphraseRequired,
     RequestInvalid,
     VolumeNotFound,
 )
@@ -22,6 +23,8 @@ from pytest_imagemount.helper.protocol import Open
 from pytest_imagemount.inspection import inspect
 from pytest_imagemount.inspection_os import System, read_system
 from pytest_imagemount.programs import run
+
+from .volume_images import blank, luks_format, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -237,6 +240,21 @@ def test_a_root_subvolume_and_its_neighbours(
         assert (system / "etc/os-release").exists()
         assert (system / "home/file").read_text() == "of @home"
         assert system.submounts["/home"].device == system.device  # two devices would be two caches of one file system
+
+
+@pytest.mark.needs("cryptsetup")
+def test_the_boot_partition_is_not_taken_for_an_encrypted_system(
+    image_factory: ImageBuilder, mounted_system: SystemFactory
+) -> None:
+    boot = {"fstype": "ext4", "label": "boot", "content": {"vmlinuz": "kernel"}, "size": "8M"}
+    disk = image_factory(table="gpt", partitions=[boot, {"size": "32M"}])
+    encrypted = disk.with_name("root.luks")
+    luks_format(blank(encrypted, 32 << 20))
+    write_at(disk, 9 << 20, encrypted.read_bytes())
+    with pytest.raises(PassphraseRequired, match=r"partition 2: no system was found.*give passphrase="):
+        mounted_system(disk).__enter__()
+    with mounted_system(disk, partition=1) as system:
+        assert (system / "vmlinuz").exists()
 
 
 @pytest.mark.needs("root", "btrfs", "mkfs.btrfs")

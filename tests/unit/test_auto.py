@@ -211,6 +211,13 @@ def test_without_a_file_system_it_says_what_there_is() -> None:
         auto({1: SWAP, 2: conflict}, partition(1), partition(2))
 
 
+def test_what_is_encrypted_is_said_to_be_so_where_the_system_is_in_nothing_else() -> None:
+    disk = [partition(number) for number in range(1, 5)]
+    found = {1: VFAT, 2: EXT4, 3: Superblock("crypto_LUKS", "crypto"), 4: Superblock("crypto_LUKS", "crypto")}
+    with pytest.raises(PartitionAmbiguous, match=r"say partition=N; encrypted \(LUKS\), and not opened: 3, 4\n"):
+        auto(found, *disk, looks_like_root=lambda _: False)
+
+
 def test_arrays_count_as_if_they_held_something_each_by_its_first_member() -> None:
     asked: list[int | str] = []
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ...errors import ImageMountError, PartitionAmbiguous, PartitionNotFound
 from ..text import human_size, printable
-from ..volumes.kinds import RAID
+from ..volumes.kinds import LUKS, RAID
 from .partition_table import Partition
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def search(
         reason = f"{several}, and {len(roots)} of them are of type {wish.root_type}"
     else:
         reason = f"{several}, and none of them has etc/os-release"
-    reason += f"; say {how_to_say(volumes)}{untold(logical)}"
+    reason += f"; say {how_to_say(volumes)}{_closed(probed)}{untold(logical)}"
     shown = render(table, partitions, volumes, notes)
     raise PartitionAmbiguous(image=wish.image, wanted="auto", reason=reason, table=shown)
 
@@ -132,6 +132,12 @@ def render(
         lines.append("  " + "  ".join(words))
     lines += [f"  {printable(str(name))}: {printable(note)}" for name, note in notes.items() if isinstance(name, str)]
     return "\n".join(lines)
+
+
+def _closed(probed: Sequence[tuple[Partition, Superblock | None]]) -> str:
+    """That there may be more file systems in what is encrypted, as a part of a reason."""
+    encrypted = [str(partition.number) for partition, found in probed if found is not None and found.type == LUKS]
+    return f"; encrypted (LUKS), and not opened: {', '.join(encrypted)}" if encrypted else ""
 
 
 def _counted(partitions: Sequence[Partition], volumes: Sequence[LogicalVolume]) -> str:
