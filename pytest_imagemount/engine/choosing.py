@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .tables.partition_table import Partition
 from .tables.selection import select
 from .volumes.kinds import LVM
 from .wanted import Wanted
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .mount import Mount
     from .tables.auto import Candidate
     from .volumes.contents import LogicalVolumes
+    from .volumes.lvm import VolumeName
 
 
 def choose_part(mount: Mount) -> Candidate | None:
@@ -37,6 +39,24 @@ def choose_part(mount: Mount) -> Candidate | None:
     )
 
 
+def choose_volume(mount: Mount, logical: LogicalVolumes) -> VolumeName | None:
+    """The one of ``logical`` that ``"auto"`` means, where only they are left to choose from; None: there is none.
+
+    :raises PartitionAmbiguous: none, or more than one, holds an installed system
+    """
+    from .tables.auto import Wish, search
+    from .tables.discoverable import architecture_name
+
+    wish = Wish(
+        mount.image.name,
+        architecture_name(mount.wanted.architecture),
+        lambda candidate: _looks_like_root(mount, candidate),
+    )
+    chosen = search(None, mount.superblock_in, wish, logical)
+    assert chosen is None or not isinstance(chosen, Partition)
+    return chosen.volume if chosen else None
+
+
 def _logical_volumes(mount: Mount) -> LogicalVolumes | None:
     """Those of the images; None where there are none, or the caller has said which layers are in the partition."""
     if mount.wanted.volume is not None or mount.wanted.verity is not None:
@@ -56,7 +76,7 @@ def _looks_like_root(mount: Mount, candidate: Candidate) -> bool:
     from .tables.auto import name_of
     from .tables.os_release import has_os_release, has_subvolume_with_os_release
 
-    with mount.also(Wanted(partition=name_of(candidate))) as look:
+    with mount.also(Wanted(partition=name_of(candidate)), key=mount.key) as look:
         assert look.target is not None
         assert look.device is not None
         root = look.target.open_root(look.device.path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -79,6 +80,8 @@ class Mount(Stages):
         self.target = self.wanted_target
         self.number = workspace.next_number() if number is None else number
         self.tag = f"{workspace.token}:{self.number}"
+        self.counter = count(1)
+        """Tells apart what is made with that tag."""
         self.owner = owner or Owner(os.getpid())
         self.reader: Reader | None = None
         self.table: PartitionTable | None = None
@@ -157,7 +160,7 @@ class Mount(Stages):
         key: int = -1,
     ) -> Mount:
         """A further mount of this image, which is attached and stays so until that one is closed."""
-        return type(self)(
+        further = type(self)(
             self.image,
             self.workspace,
             wanted,
@@ -167,6 +170,9 @@ class Mount(Stages):
             key=key,
             base=self,
         )
+        if number is None:
+            further.counter = self.counter  # with the same tag, no name may come twice
+        return further
 
     @property
     def mountpoint(self) -> Path | None:
@@ -306,8 +312,8 @@ class Mount(Stages):
     def _part(self) -> tuple[object, ...]:
         """What tells one part of the image from another."""
         wanted = self.wanted
-        if self.logical is not None:
-            return (f"{LOGICAL_VOLUME}{self.logical}",)
+        if wanted.volume is None and (volume := self.volume or self.logical) is not None:
+            return (f"{LOGICAL_VOLUME}{volume}",)
         return (wanted.partition,) if wanted.names_volume else (self.window, wanted.volume, wanted.verity)
 
     @property

@@ -319,6 +319,33 @@ def test_a_mirror_is_read_from_the_side_that_is_there(disks: list[Path], mounted
 
 
 @pytest.mark.needs("cryptsetup")
+def test_a_system_in_an_encrypted_group_is_found_and_shares_its_devices(
+    image_factory: ImageBuilder, mounted_system: SystemFactory, tmp_path: Path
+) -> None:
+    fstab = "/dev/mapper/inner-home /home ext4 defaults 0 2\n/dev/inner/root /srv ext4 defaults 0 0\n"
+    content = {"etc/os-release": "ID=debian\n", "etc/fstab": fstab, "home": Directory(), "srv": Directory()}
+    disk = blank(tmp_path / "luks.raw", 48 * MIB)
+    luks_format(disk)
+    with loops((disk, 0, None)) as [device], luks_open(device) as opened:
+        lvm("vgcreate", *EXTENT, "inner", opened)
+        lvcreate("root", "10m", group="inner")
+        lvcreate("home", "8m", group="inner")
+        fill(image_factory, "inner-home", "home")
+        copy_to(Path("/dev/mapper/inner-root"), image_factory(fstype="ext4", content=content, size="8M"))
+        lvm("vgchange", "--activate", "n", "inner")
+    before = sha256(disk)
+    with mounted_system(disk, passphrase=PASSPHRASE) as system:
+        assert (system.volume, system.os.id) == ("inner/root", "debian")
+        assert {target: image.volume for target, image in system.submounts.items()} == {
+            "/home": "inner/home",
+            "/srv": "inner/root",
+        }
+        assert system.submounts["/srv"].device == system.device  # two devices would be two caches of one file system
+        assert (system / "home/name").read_text() == "home"
+    assert sha256(disk) == before
+
+
+@pytest.mark.needs("cryptsetup")
 def test_groups_inside_of_luks_and_luks_inside_of_groups(
     image_factory: ImageBuilder, mounted_image: MountFactory, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from ..superblock import probe
 from . import dm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from ..device import Device
@@ -102,6 +102,7 @@ class Ground:
     :param disks: every image, attached
     :param tag: ``TOKEN:NUMBER``, by which what is made is known as this mount's
     :param folder: of our own, for device nodes that ``/dev`` does not have
+    :param counter: of what is made with that tag
     :param key: descriptor of a file with the passphrase or key; -1: there is none
     """
 
@@ -112,7 +113,7 @@ class Ground:
     folder: Path
     key: int
     undo: UndoStack
-    _count: int = 0
+    counter: Iterator[int]
     _below: list[Device] = field(default_factory=list)
 
     @property
@@ -122,15 +123,13 @@ class Ground:
 
     def new_name(self) -> str:
         """A name for a mapping that no other has, and that tells whose it is."""
-        self._count += 1
-        return dm.name_of(self.tag, self._count)
+        return dm.name_of(self.tag, next(self.counter))
 
     def new_array_name(self) -> str:
         """The same for an array."""
         from .raid import array_name
 
-        self._count += 1
-        return array_name(self.tag, self._count)
+        return array_name(self.tag, next(self.counter))
 
     def map(self, targets: list[dm.Target], *, readonly: bool | None = None) -> dm.MappedDevice:
         """A mapping with that table, on devices that :meth:`below` was told of; the undo is registered."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import PassphraseWrong, RequestInvalid, VolumeInvalid, VolumeNotFound
+from ..choosing import choose_volume
 from ..wanted import LOGICAL_VOLUME
 from . import luks, lvm, raid, verity
-from .contents import volumes_in
+from .contents import LogicalVolumes, volumes_in
 from .ground import DeviceBlock, Ground, ImageBlock
 from .kinds import LUKS, LVM, RAID
 
@@ -62,6 +63,7 @@ def build(mount: Mount, undo: UndoStack) -> Top:
         folder=mount.workspace.call,
         key=mount.key,
         undo=undo,
+        counter=mount.counter,
     )
     return _Stack(ground, mount).build()
 
@@ -169,7 +171,10 @@ class _Stack:
 
     def _only_mountable(self, groups: list[lvm.FoundGroup[Block]]) -> lvm.VolumeName | None:
         """The one volume that a caller who names none means; None where there are several, or none."""
-        candidates = [one for one in volumes_in(self._ground.image, groups) if one.may_be_mountable]
+        volumes = volumes_in(self._ground.image, groups)
+        if self._wanted.partition in ("auto", -1):
+            return choose_volume(self._mount, LogicalVolumes(tuple(volumes)))
+        candidates = [one for one in volumes if one.may_be_mountable]
         return candidates[0].volume if len(candidates) == 1 else None
 
     def _layer(self, below: Block, kind: str, make: Callable[[], MappedDevice | ArrayDevice]) -> Block:
