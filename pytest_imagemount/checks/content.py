@@ -38,7 +38,7 @@ def content_problems(check: Check, path: ImagePath, shown: str) -> Iterator[Prob
         return
     content = path.read_bytes().decode("utf-8", "surrogateescape")
     if "text" in check.expect and check.expect["text"] != content:
-        yield Problem("text", _whole(check.text("text")), _whole(content), shown)
+        yield Problem("text", *_different(check.text("text"), content), shown)
     for text in check.texts("contains"):
         if text not in content:
             yield Problem("contains", text.rstrip("\n"), _closest(text, content), shown)
@@ -75,6 +75,19 @@ def _line_at(content: str, at: int) -> str:
     number = content.count("\n", 0, at) + 1
     line = content[content.rfind("\n", 0, at) + 1 :].split("\n", 1)[0]
     return f"line {number}: {_cut(line.strip())}"
+
+
+def _different(wanted: str, found: str) -> tuple[str, str]:
+    """Both as they are shown: from the start, or from the first line that differs where their starts are the same."""
+    pairs = enumerate(zip(wanted, found, strict=False))
+    at = next((place for place, (one, other) in pairs if one != other), min(len(wanted), len(found)))
+    if at < _LONGEST:
+        return _whole(wanted), _whole(found)
+    number, start = wanted.count("\n", 0, at) + 1, max(wanted.rfind("\n", 0, at) + 1, at - _LONGEST // 2)
+    one, other = (
+        f"line {number}: {_whole(text[start:])}" if text[at:] else "the text ends there" for text in (wanted, found)
+    )
+    return one, other
 
 
 def _whole(text: str) -> str:

@@ -138,6 +138,9 @@ class _Builder:
             place = _place(key.start_mark)
             if key.id != "scalar":
                 raise _invalid(self._file, place, "a key must be text")
+            if key.value == "<<" and key.style is None:
+                reason = "merge keys (<<) have no meaning here; an alias stands for a whole value"
+                raise _invalid(self._file, place, reason)
             below = (*path, key.value)
             if key.value in result:
                 before = self._keys[below].line

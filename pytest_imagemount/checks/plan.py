@@ -135,6 +135,10 @@ def _refuse_contradictions(document: Document) -> None:
     entries = list(_entries(document))
     if not entries:
         mistakes.append((document.place(()), "there is no check here, only an image"))
+    image = document.value.get("image")
+    if isinstance(image, dict) and "format" in image and "path" not in image:
+        text = "format: is only for a path that is given here; for others there is --image-format"
+        mistakes.append((document.key_place(("image", "format")), text))
     for path, section, _, value in entries:
         if not isinstance(value, dict):
             continue

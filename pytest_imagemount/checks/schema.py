@@ -72,7 +72,9 @@ def _tell(error: ValidationError, document: Document) -> Iterator[tuple[Any, str
     if error.validator == "additionalProperties":
         known = list(own.get("properties", ()))
         for key in (key for key in value if key not in known):
-            hint = did_you_mean(key, known) or f"; known here: {', '.join(known)}"
+            states = own.get("properties", {}).get("state", {}).get("enum", ())
+            hint = f"; did you mean 'state: {key}'?" if key in states else did_you_mean(key, known)
+            hint = hint or f"; known here: {', '.join(known)}"
             yield document.key_place((*path, key)), f"unknown key {key!r}{hint}"
     elif "propertyNames" in error.absolute_schema_path:
         yield document.key_place((*path, value)), f"{value!r} is not {own['x-expected']}"

@@ -104,6 +104,7 @@ def test_an_alias_repeats_a_value(file: Path) -> None:
         ("a: [1, 2\nb: 3\n", "base.imagecheck.yaml:2:2: not YAML: "),
         ("a:\n\tb: 1\n", "base.imagecheck.yaml:2:1: not YAML: found character '\\t'"),
         ("[a, b]: 1\n", "base.imagecheck.yaml:1:1: a key must be text"),
+        ("a: &x {b: 1}\nc:\n  <<: *x\n", "base.imagecheck.yaml:3:3: merge keys (<<) have no meaning here"),
         ("a: *x\n", "base.imagecheck.yaml:1:4: not YAML: found undefined alias 'x'"),
         ("a: &x [*x]\n", "nested too deeply"),
         ("a: " + "[" * 5000, "nested too deeply"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import struct
 from typing import TYPE_CHECKING, Any
@@ -336,6 +337,19 @@ def test_what_is_not_as_expected_is_told(yaml: str, text: str, image: FolderImag
     assert f"  {text.strip()}" in told
     assert told.splitlines()[0].endswith(" in disk.qcow2, partition 2 (ext4, ro)")
     assert told.splitlines()[-1] == "  see  base.imagecheck.yaml:1"
+
+
+def test_long_texts_that_begin_the_same_are_shown_where_they_differ(
+    image: FolderImage, tree: Path, tmp_path: Path
+) -> None:
+    head = "".join(f"line {number}\n" for number in range(1, 31))
+    write_tree(tree, {"etc/long": f"{head}port 80\nend\n", "etc/short": head, "etc/wide": "x" * 500 + "a"})
+    wanted = {"/etc/long": f"{head}port 443", "/etc/short": f"{head}more", "/etc/wide": "x" * 500 + "b"}
+    files = {path: {"text": text} for path, text in wanted.items()}
+    told = failures(json.dumps({"files": files}), image, tmp_path)  # JSON is YAML too
+    assert "text  expected line 31: 'port 443'\n        found    line 31: 'port 80\\nend\\n'\n" in told
+    assert "text  expected line 31: 'more'\n        found    the text ends there\n" in told
+    assert f"text  expected line 1: '{'x' * 60}b'\n        found    line 1: '{'x' * 60}a'\n" in told
 
 
 def test_every_key_of_the_schema_has_a_failing_example_here() -> None:
