@@ -84,7 +84,7 @@ class CheckItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The problems, or why the image could not be looked at, with no Python in it; else as pytest does."""
-        if isinstance(excinfo.value, _TOLD) and not self.config.option.fulltrace:
+        if isinstance(excinfo.value, _TOLD) and not self.config.getoption("fulltrace", False):
             return failure_text(self.check, self.shared, self.image_choice, excinfo.value)
         own = excinfo.traceback.filter(lambda entry: __package__.split(".")[0] in str(entry.path))
         excinfo.traceback = own or excinfo.traceback

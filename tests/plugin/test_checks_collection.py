@@ -109,6 +109,16 @@ def test_the_layout_of_the_disk_is_below_the_first_failure(pytester: pytest.Pyte
     assert result.stdout.str().count("GPT partition table") == 1
 
 
+def test_a_check_fails_without_the_terminal_plugin_too(pytester: pytest.Pytester) -> None:
+    (pytester.path / "empty.raw").write_bytes(bytes(1 << 20))
+    check_file(pytester, "disk: {format: qcow2}")
+    result = pytester.runpytest_subprocess(
+        "--image=empty.raw", "-p", "no:terminal", "-p", "no:xdist", "--junitxml=o.xml"
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "expected qcow2" in (pytester.path / "o.xml").read_text()
+
+
 def test_images_of_one_name_are_told_apart(pytester: pytest.Pytester, disk: Path) -> None:
     for folder in ("a", "b"):
         (pytester.path / folder).mkdir()
