@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .engine.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
@@ -216,8 +218,8 @@ class FactsMissing(ImageMountError, LookupError):
 
     def __init__(self, *, image: str, fact: str, looked: Sequence[str], hint: str) -> None:
         self.image, self.fact, self.looked, self.hint = image, fact, tuple(looked), hint
-        places = "".join(f"\n  {place}" for place in self.looked)
-        super().__init__(f"image {image!r} has no {fact}; looked at:{places}\n{hint}")
+        places = "".join(f"\n  {printable(place)}" for place in self.looked)
+        super().__init__(f"image {image!r} has no {printable(fact)}; looked at:{places}\n{hint}")
 
 
 class FactsInvalid(ImageMountError, ValueError):
@@ -226,7 +228,7 @@ class FactsInvalid(ImageMountError, ValueError):
     def __init__(self, *, image: str, path: str, reason: str, hint: str, line: int | None = None) -> None:
         self.image, self.path, self.reason, self.hint, self.line = image, path, reason, hint, line
         place = path if line is None else f"{path}, line {line}"
-        super().__init__(f"image {image!r}: {place}: {reason}; {hint}")
+        super().__init__(f"image {image!r}: {printable(place)}: {printable(reason)}; {hint}")
 
 
 class DeviceFailed(ImageMountError, OSError):

@@ -70,7 +70,8 @@ def render_problems(problems: Sequence[Problem]) -> str:
             lines.append(f"{_INDENT}{printable(path)}")
         margin = _INDENT * (2 if path else 1)
         lines += _block(f"{margin}{problem.what:<{width}}  expected ", problem.expected)
-        lines += _block(f"{margin}{'':<{width}}  found    ", problem.found)
+        # The image has written it: a line of its own in the log of a CI system can be a command to that.
+        lines.append(f"{margin}{'':<{width}}  found    {printable(problem.found)}")
     return "\n".join(lines)
 
 

@@ -339,6 +339,13 @@ def test_what_is_not_as_expected_is_told(yaml: str, text: str, image: FolderImag
     assert told.splitlines()[-1] == "  see  base.imagecheck.yaml:1"
 
 
+def test_a_value_of_the_image_is_one_line_however_it_is_written(image: FolderImage, tree: Path, tmp_path: Path) -> None:
+    (tree / "etc/os-release").unlink(missing_ok=True)
+    write_tree(tree, {"etc/os-release": 'ID=x\nNAME="Linux\n::error::from the image"\n'})
+    told = failures("os: {name: Debian}", image, tmp_path)
+    assert r"found    Linux\n::error::from the image" in told
+
+
 def test_long_texts_that_begin_the_same_are_shown_where_they_differ(
     image: FolderImage, tree: Path, tmp_path: Path
 ) -> None:

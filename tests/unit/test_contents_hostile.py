@@ -18,7 +18,7 @@ from pytest_imagemount.contents.operating_system import read_os
 from pytest_imagemount.contents.packages import read_packages
 from pytest_imagemount.contents.services import read_services
 from pytest_imagemount.contents.ssh_host_keys import read_ssh_host_keys
-from pytest_imagemount.errors import FactsInvalid, ImageMountError
+from pytest_imagemount.errors import FactsInvalid, FactsMissing, ImageMountError
 
 from .system_tree import make_tree
 
@@ -215,6 +215,40 @@ def test_a_folder_that_is_a_link_out_of_the_image_leads_nowhere(folder: str, pla
         except (ImageMountError, OSError) as error:
             answer = str(error)
         assert CANARY not in answer
+
+
+EVIL = "x\n::error::y\x1b[31m\u202e"
+
+
+@pytest.mark.parametrize(
+    ("place", "data"),
+    [
+        (f"etc/cron.d/{EVIL}", "no time\n"),
+        (f"var/lib/pacman/local/{EVIL}/desc", "%NAME%\n"),
+        (f"var/lib/dpkg/status.d/{EVIL}", "Package: a\n"),
+        (f"boot/loader/entries/{EVIL}.conf", "x" * (5 << 20)),
+    ],
+)
+def test_names_in_errors_are_escaped(place: str, data: str, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {place: data})
+    said = []
+    for read in (read_cron, read_packages, read_bootloader):
+        with suppress(FactsMissing):
+            try:
+                read(tree)
+            except FactsInvalid as error:
+                said.append(str(error))
+    (text,) = said
+    assert text.isprintable()
+    assert r"x\n::error::y\x1b[31m\u202e" in text
+
+
+def test_names_of_packages_in_errors_are_escaped(tmp_path: Path) -> None:
+    status = "Package: a\x1b[31m\nStatus: install ok installed\nVersion: 1\n"
+    (package,) = read_packages(make_tree(tmp_path, {"var/lib/dpkg/status": status})).values()
+    with pytest.raises(FactsMissing) as caught:
+        package.files()
+    assert "\x1b" not in str(caught.value)
 
 
 texts = st.one_of(
