@@ -12,6 +12,8 @@ from .mount import Mount
 from .privilege import missing_privilege
 from .qemu.layers import open_disk
 from .reader import FileReader, Reader, Window
+from .stages import State
+from .unmounting import filesystem_at
 
 if TYPE_CHECKING:
     from .loop import LoopDevice
@@ -29,6 +31,10 @@ class FuseMount(Mount):
     _fd = -1
 
     def _attach(self, undo: UndoStack) -> Reader:
+        self._refuse_to_wait_for_itself()
+        by_fuse = self.workspace.by_fuse
+        by_fuse.append(self)
+        undo.push(f"forget image {self.image.name!r}", lambda: by_fuse.remove(self))
         daemon = self.workspace.daemon
         wanted = self.wanted
         node = open_disk(
@@ -51,6 +57,19 @@ class FuseMount(Mount):
         self._fd = os.open(path, (os.O_RDONLY if self._readonly else os.O_RDWR) | os.O_CLOEXEC)
         undo.push(f"close {path.name}", self._close_export)
         return FileReader(self._fd, os.fstat(self._fd).st_size)
+
+    def _refuse_to_wait_for_itself(self) -> None:
+        """The daemon (qemu 7.2) answers no read of one FUSE export while it waits for a read of a file behind another.
+
+        :raises DeviceFailed: the image is a file of a file system that the same daemon serves
+        """
+        files = [self.image.fd, *(layer.image.fd for layer in self.image.layers)]
+        places = {os.fstat(fd).st_dev for fd in files}
+        for mount in (one for served in self.workspace.by_fuse for one in (served, *served.family)):
+            if mount.target is not None and mount.state is State.MOUNTED and filesystem_at(mount.target) in places:
+                reason = f"the image is a file of image {mount.image.name!r}, which the same daemon serves by FUSE"
+                hint = "copy it out of there first, and mount the copy"
+                raise DeviceFailed(image=self.image.name, device="qemu-storage-daemon", reason=reason, hint=hint)
 
     def _share(self, base: Mount) -> None:
         super()._share(base)

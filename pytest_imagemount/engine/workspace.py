@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from .fuse_mount import FuseMount
     from .nbd.pool import NbdPool
     from .qemu.daemon import StorageDaemon
 
@@ -49,6 +50,8 @@ class Workspace:
         self.nbd_devices = nbd_devices
         self.nbd_start = nbd_start
         self.findings = Findings()
+        self.by_fuse: list[FuseMount] = []
+        """The mounts that the storage daemon serves by FUSE."""
         self._undo = UndoStack()
         self._daemon: StorageDaemon | None = None
         self._pool: NbdPool | None = None

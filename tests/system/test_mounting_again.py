@@ -15,6 +15,7 @@ from pytest_imagemount import Mount, Wanted, Workspace
 from pytest_imagemount.engine import mount
 from pytest_imagemount.engine.image import identify
 from pytest_imagemount.engine.undo import UndoStack, wait_until
+from pytest_imagemount.errors import DeviceFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,3 +140,22 @@ def test_an_image_is_mounted_while_one_stands_whose_storage_daemon_has_died(
         assert wait_until(lambda: not daemon.alive, 5)
         with mounted(workspace, second, "fuse", "ro") as place:
             assert (place / "name").read_text() == "two"
+
+
+@pytest.mark.needs("qemu", "fuse", "qemu-img")
+def test_an_image_in_an_image_is_refused_where_the_storage_daemon_would_wait_for_itself(
+    workspace: Workspace, image_factory: ImageBuilder
+) -> None:
+    inner = disk_with(image_factory, "qcow2", "inner")
+    content = {"inner.qcow2": inner.read_bytes()}
+    outer = image_factory(
+        format="qcow2", table="gpt", partitions=[{"fstype": "ext4", "size": "64M", "content": content}]
+    )
+    with (
+        mounted(workspace, outer, "fuse", "ro") as place,
+        pytest.raises(DeviceFailed, match=r"a file of image .*\.qcow2'.*copy it out of there first"),
+        mounted(workspace, place / "inner.qcow2", "fuse", "ro"),
+    ):
+        pytest.fail("it would wait for itself")
+    with mounted(workspace, inner, "fuse", "ro") as first, mounted(workspace, inner, "fuse", "ro") as second:
+        assert (first / "name").read_text() == (second / "name").read_text() == "inner"
