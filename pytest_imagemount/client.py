@@ -223,6 +223,15 @@ _current: Client | None = None
 _current_lock = threading.Lock()
 
 
+def _renew_lock() -> None:
+    """In a forked child: the thread that may have had it is not there to release it."""
+    global _current_lock
+    _current_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 def current_client(settings: Settings, *, worker: str = "", nbd_start: int = 0) -> Client:
     """This process's helper, started at the first call."""
     global _current

@@ -166,8 +166,13 @@ class Live:
         """pid of the latest helper."""
         self.devices: set[str] = set()
         """Every block device that there was, as ``/dev/loop3``."""
-        self._lock = threading.RLock()  # a signal handler may tear down in the middle of it
         self._pending: dict[Pending[Any], bool] = {}
+        self._renew_lock()
+        # The thread that may have the lock is not there, in a forked child, to release it.
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()  # a signal handler may tear down in the middle of it
 
     def add(self, pending: Pending[Any], *, guarded: bool, worker: bool) -> None:
         """Register; ``guarded`` asks for the guard, ``worker`` for its watch over the parent process."""

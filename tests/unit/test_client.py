@@ -23,6 +23,7 @@ from pytest_imagemount.errors import HelperLost, ImageInvalid, TeardownError
 from pytest_imagemount.helper import messages, protocol
 from pytest_imagemount.helper.protocol import ChangeInside, OpenInside, Status
 from pytest_imagemount.image_root import LocalOpener
+from pytest_imagemount.pending import LIVE
 from pytest_imagemount.remote_opener import RemoteOpener
 
 if TYPE_CHECKING:
@@ -277,3 +278,26 @@ def test_only_what_is_refused_here_is_asked_of_the_helper(played: tuple[Client, 
     with pytest.raises(OSError) as caught:
         opener.open("/plain", os.O_RDONLY)
     assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("lock", [lambda: client_module._current_lock, lambda: LIVE._lock], ids=["client", "live"])
+def test_a_child_that_is_forked_while_a_thread_is_at_work_does_not_wait_for_it(
+    lock: Callable[[], Any],
+) -> None:
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock():
+            held.set()
+            let_go.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        os._exit(0 if lock().acquire(blocking=False) else 1)
+    let_go.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
