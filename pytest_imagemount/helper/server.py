@@ -8,6 +8,7 @@ test forked may still hold the socket open.
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -21,6 +22,8 @@ from .service import Service
 
 if TYPE_CHECKING:
     from types import FrameType
+
+_MOST_FILES = 1 << 16
 
 
 class Server:
@@ -147,9 +150,21 @@ class _Daemon:
             self.descriptor = -1
 
 
+def _allow_many_files() -> None:
+    """Raise the soft limit on open files, which is 1024 mostly: every mount takes two descriptors and more.
+
+    Not to the billion of some containers: programs that close every possible descriptor take a minute for that.
+    """
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if limit < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main(arguments: list[str]) -> int:
     """Connect to the client's socket at path ``arguments[0]``, owned by user id ``arguments[1]``, and serve it."""
     path, uid = arguments
+    _allow_many_files()
     # Ctrl-C is for the test process: it still needs us to tear down.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(PermissionError):  # the leader of its process group, where sudo ran us in its own stead

@@ -192,6 +192,18 @@ def test_a_request_for_whose_descriptors_there_is_no_room_gets_its_answer(helper
     assert helper.ask(operation="status", sequence=8) == {"mounts": [], "sequence": 8}
 
 
+def test_it_may_open_as_many_files_as_the_hard_limit_allows(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        helper = Helper(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    helper.ask(**CONFIGURE)
+    assert resource.prlimit(helper.process.pid, resource.RLIMIT_NOFILE) == (min(hard % (1 << 64), 1 << 16), hard)
+    helper.close()
+
+
 def test_an_operation_that_would_block_gets_its_answer() -> None:
     """As fork(2) answers where there is no room for another process: EAGAIN, which is BlockingIOError."""
 
