@@ -77,7 +77,8 @@ class Journal:
             return
         if self._latest:
             raise OSError(f"the journal is not empty: mount {', '.join(map(str, self._latest))}")
-        os.unlink(FILE, dir_fd=self._parent)
+        with suppress(FileNotFoundError):  # somebody has cleared the folder by hand
+            os.unlink(FILE, dir_fd=self._parent)
         os.close(self._fd)
         self._fd = -1
 

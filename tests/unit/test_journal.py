@@ -317,3 +317,13 @@ def test_a_record_that_another_user_wrote_is_not_believed(folder: int) -> None:
     records, unreadable = read_journal(folder, TOKEN, owner=os.geteuid() + 1)
     assert records == []
     assert "belongs to user" in unreadable[0].reason
+
+
+def test_a_journal_that_was_removed_by_hand_does_not_spoil_the_end(folder: int) -> None:
+    journal = Journal(folder)
+    journal.write(RECORD)
+    os.unlink("journal", dir_fd=folder)
+    journal.remove(RECORD.number)
+    journal.close()
+    journal.write(RECORD)
+    assert read_journal(folder, TOKEN, owner=os.geteuid())[0] == [RECORD]
