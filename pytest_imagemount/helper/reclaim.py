@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..engine import folders
 from ..engine.held_folder import UNFINISHED, AbandonedFolder, NotTaken, sweep_unfinished, take_over
 from ..engine.processes import start_time
-from ..errors import ImageMountError
+from ..errors import CapabilityMissing, ImageMountError
 from .journal import strike_out
 from .plan import make_plan
 from .report import Item, Report
@@ -48,7 +48,8 @@ def reclaim(base: Path, *, dry_run: bool) -> Report:
     if not dry_run:
         from ..engine.nbd.pool import NbdPool, lock_folder
 
-        NbdPool(lock_folder(), 0).forget_the_dead()
+        with suppress(CapabilityMissing):  # told to who needs a device of it; a loop device does not
+            NbdPool(lock_folder(), 0).forget_the_dead()
     return report
 
 

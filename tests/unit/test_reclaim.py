@@ -17,7 +17,7 @@ from pytest_imagemount.engine.held_folder import HeldFolder, take_over
 from pytest_imagemount.engine.mountinfo import MountEntry
 from pytest_imagemount.engine.processes import ProcessId
 from pytest_imagemount.engine.undo import UndoStack, deadline, patience, wait_until
-from pytest_imagemount.errors import RequestInvalid
+from pytest_imagemount.errors import CapabilityMissing, RequestInvalid
 from pytest_imagemount.helper import plan as plan_module
 from pytest_imagemount.helper.descriptors import require_image, require_mountpoint
 from pytest_imagemount.helper.folder_contents import remove_contents, strangers_in
@@ -72,6 +72,19 @@ def test_a_folder_with_nothing_in_the_kernel_is_removed_with_its_records(tmp_pat
     done = reclaim(tmp_path, dry_run=False)
     assert (done.reclaimed, done.left, done.not_ours) == (dry.reclaimed, [], [])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_locks_that_cannot_be_used_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that another user has made in /run/lock, where everybody may."""
+
+    def taken() -> Path:
+        raise CapabilityMissing(capability="run folder", reason="it is not a folder of this user's own", hint="")
+
+    monkeypatch.setattr("pytest_imagemount.engine.nbd.pool.lock_folder", taken)
+    abandon(HeldFolder(tmp_path))
+    report = reclaim(tmp_path, dry_run=False)
+    assert len(report.reclaimed) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_folder_of_a_live_process_is_passed_over(tmp_path: Path) -> None:
