@@ -55,10 +55,11 @@ def test_the_place_of_a_killed_process_is_nobodys(line: Line, tmp_path: Path) ->
     mine.leave()
 
 
-def test_who_does_not_ask_any_more_is_passed_over_until_he_does(line: Line) -> None:
+@pytest.mark.parametrize("seconds", [-6, 3600], ids=["long ago", "before the clock was set back"])
+def test_who_does_not_ask_any_more_is_passed_over_until_he_does(line: Line, seconds: int) -> None:
     stopped, other = line.join(), line.join()
     assert line.ahead(other) == 1
-    os.utime(stopped.fd, times=(time.time() - 6, time.time() - 6))
+    os.utime(stopped.fd, times=(time.time() + seconds, time.time() + seconds))
     assert line.ahead(other) == 0
     assert line.ahead(stopped) == 0
     assert line.ahead(other) == 1

@@ -82,7 +82,8 @@ def _is_waiting(path: str) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return time.time() - os.fstat(fd).st_mtime < _PASSED_OVER
+        # In the future: the clock was set back since. Who asks still sets it right.
+        return abs(time.time() - os.fstat(fd).st_mtime) < _PASSED_OVER
     else:
         with suppress(FileNotFoundError):
             os.unlink(path)  # noqa: PTH108  (a name from scandir)
