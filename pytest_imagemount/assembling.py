@@ -83,7 +83,8 @@ def _mount_below(
 ) -> None:
     client, root = pending.claimed
     layout = client.ask(Layout(root, wish.request["architecture"]))["layout"]
-    if wish.partition in ("auto", -1) and not wish.files.has_key and not looks_like_root(system):
+    by_type = system.partition is not None and layout["roles"].get("root") == system.partition
+    if wish.partition in ("auto", -1) and not by_type and not wish.files.has_key and not looks_like_root(system):
         _refuse_closed(wish, layout["encrypted"])
     plan = plan_system(
         _fstab(system),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_imagemount import mount_image
+from pytest_imagemount.engine.tables.discoverable import root_type_name
 from pytest_imagemount.engine.workspace import Owner, Workspace
 from pytest_imagemount.errors import (
     ImageInvalid,
@@ -254,6 +255,10 @@ def test_the_boot_partition_is_not_taken_for_an_encrypted_system(
     with pytest.raises(PassphraseRequired, match=r"partition 2: no system was found.*give passphrase="):
         mounted_system(disk).__enter__()
     with mounted_system(disk, partition=1) as system:
+        assert (system / "vmlinuz").exists()
+    by_type = image_factory(table="gpt", partitions=[{**boot, "type": root_type_name()}, {"size": "32M"}])
+    write_at(by_type, 9 << 20, encrypted.read_bytes())
+    with mounted_system(by_type) as system:
         assert (system / "vmlinuz").exists()
 
 
