@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
 
 from .errors import ImageMountError
+from .mounted_system import root_subvolume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,14 +53,27 @@ class SharedImage:
             raise self._error
         try:
             if self._pending is None:
-                choice = self.choice
-                self._pending = self._mounts.mount(
-                    choice.path, choice.partition, format=choice.format, mode=choice.mode
-                )
+                self._pending = self._mount()
             return self._pending.thing or self._pending.__enter__()
         except ImageMountError as error:
             self._error = error
             raise
+
+    def _mount(self) -> Pending[MountedImage]:
+        choice = self.choice
+        pending = self._mounts.mount(choice.path, choice.partition, format=choice.format, mode=choice.mode)
+        if choice.partition not in ("auto", -1):
+            return pending
+        # What holds the system may be a subvolume of the file system.
+        image = pending.__enter__()
+        subvolume = None
+        with suppress(ImageMountError):  # it cannot be told which: the checks are of what is mounted
+            subvolume = root_subvolume(image)
+        if subvolume is None:
+            return pending
+        pending.close()
+        partition = choice.partition if image.facts.part is None else image.facts.part
+        return self._mounts.mount(choice.path, partition, format=choice.format, mode=choice.mode, subvolume=subvolume)
 
     @property
     def mounted(self) -> MountedImage | None:

@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pytest_imagemount import Directory, File, Partition, Symlink, build_image
+from pytest_imagemount import Directory, File, Partition, Symlink, build_image, mount_image
 from pytest_imagemount.cli import main
+from pytest_imagemount.programs import run
 
 if TYPE_CHECKING:
     from pytest_imagemount.factory.content import Device, Hardlink
@@ -244,3 +245,21 @@ def test_the_example_passes(pytester: pytest.Pytester, request: pytest.FixtureRe
         (pytester.path / name).write_bytes((examples / name).read_bytes())
     pytester.runpython(pytester.path / "build_images.py")
     pytester.runpytest_subprocess("checks").assert_outcomes(passed=15)
+
+
+@pytest.mark.needs("root", "btrfs", "mkfs.btrfs")
+def test_the_system_may_be_in_a_subvolume(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    disk = build_image(
+        tmp_path / "disk.img",
+        table="gpt",
+        partitions=[Partition(fstype="ext4", label="boot"), Partition(fstype="btrfs", size=256 << 20)],
+    )
+    with mount_image(disk, 2, mode="rw") as image:
+        run(["btrfs", "subvolume", "create", str(image.root / "root")])
+        (image / "root/etc").mkdir()
+        (image / "root/etc/os-release").write_text("ID=fedora\n")
+    checks = tmp_path / "a.imagecheck.yaml"
+    checks.write_text("os: {id: fedora}\nfiles: {/etc/os-release: {type: file}}\n")
+    assert main(["check", str(disk), str(checks)]) == 0, capfd.readouterr()
+    checks.write_text("image: {partition: 2}\nfiles: {/root/etc/os-release: {type: file}}\n")
+    assert main(["check", str(disk), str(checks)]) == 0, capfd.readouterr()
