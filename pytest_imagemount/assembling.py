@@ -27,7 +27,7 @@ from .pending import Pending
 from .system_plan import DISCOVERED, PLACES, Skipped, plan_system
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .contents.fstab import FstabEntry
     from .image_files import Files
@@ -87,7 +87,7 @@ def _mount_below(
     if wish.partition in ("auto", -1) and not by_type and not wish.files.has_key and not looks_like_root(system):
         _refuse_closed(wish, layout["encrypted"])
     plan = plan_system(
-        _fstab(system),
+        _fstab(system, dict(layout["volumes"])),
         layout["roles"],
         dict(layout["names"]),
         root=system.partition,
@@ -135,11 +135,14 @@ def _refuse_closed(wish: SystemWish, encrypted: Sequence[int]) -> None:
         )
 
 
-def _fstab(system: MountedSystem) -> Sequence[FstabEntry]:
+def _fstab(system: MountedSystem, volumes: Mapping[str, str]) -> Sequence[FstabEntry]:
+    """Its entries, with logical volumes by their names also where it has them by UUID, as installers of Ubuntu do."""
     try:
-        return read_fstab(system / "/")
+        entries = read_fstab(system / "/")
     except FactsMissing:
         return ()
+    names = {f"/dev/disk/by-id/{uuid}": f"/dev/{name}" for uuid, name in volumes.items()}
+    return [replace(entry, source=names.get(entry.source, entry.source)) for entry in entries]
 
 
 def _encrypted(system: MountedSystem) -> set[str]:

@@ -35,7 +35,7 @@ def choose_part(mount: Mount) -> Candidate | None:
         probe=mount.superblock_in,
         architecture=wanted.architecture,
         looks_like_root=lambda candidate: _looks_like_root(mount, candidate),
-        volumes=lambda: _logical_volumes(mount),
+        volumes=lambda: logical_volumes_of(mount),
     )
 
 
@@ -57,7 +57,7 @@ def choose_volume(mount: Mount, logical: LogicalVolumes) -> VolumeName | None:
     return chosen.volume if chosen else None
 
 
-def _logical_volumes(mount: Mount) -> LogicalVolumes | None:
+def logical_volumes_of(mount: Mount) -> LogicalVolumes | None:
     """Those of the images; None where there are none, or the caller has said which layers are in the partition."""
     if mount.wanted.volume is not None or mount.wanted.verity is not None:
         return None

@@ -318,6 +318,23 @@ def test_a_mirror_is_read_from_the_side_that_is_there(disks: list[Path], mounted
             assert (image / "name").read_text() == "raid1"
 
 
+def test_fstab_may_call_a_logical_volume_by_its_uuid(
+    image_factory: ImageBuilder, mounted_system: SystemFactory, tmp_path: Path
+) -> None:
+    disk = blank(tmp_path / "disk.raw", 32 * MIB)
+    with group_on((disk, 0, None)):
+        lvcreate("root", "10m")
+        lvcreate("home", "8m")
+        uuid = run("dmsetup", "info", "--columns", "--noheadings", "-o", "uuid", "vg-home").strip()
+        fstab = f"/dev/disk/by-id/dm-uuid-{uuid} /home ext4 defaults 0 1\n"
+        content = {"etc/os-release": "ID=ubuntu\n", "etc/fstab": fstab, "home": Directory()}
+        copy_to(Path("/dev/mapper/vg-root"), image_factory(fstype="ext4", content=content, size="8M"))
+        fill(image_factory, "vg-home", "home")
+    with mounted_system(disk) as system:
+        assert {target: image.volume for target, image in system.submounts.items()} == {"/home": "vg/home"}
+        assert system.skipped == ()
+
+
 @pytest.mark.needs("cryptsetup")
 def test_a_system_in_an_encrypted_group_is_found_and_shares_its_devices(
     image_factory: ImageBuilder, mounted_system: SystemFactory, tmp_path: Path

@@ -38,6 +38,7 @@ class LogicalVolume:
 
     :param size: bytes
     :param kind: LVM's word for how it is made: ``linear``, ``striped``, ``raid1``, ``thin``, …
+    :param uuid: that of its device, as ``LVM-…``
     :param content: None where it is not looked into, which only ``linear`` ones are
     """
 
@@ -45,6 +46,7 @@ class LogicalVolume:
     size: int
     kind: str
     content: Volume | None
+    uuid: str = ""
 
     @property
     def name(self) -> str:
@@ -124,7 +126,7 @@ def _logical_volume(image: str, found: FoundGroup[Physical], volume: lvm_metadat
         content = look(_InPieces(size, pieces), Window(0, size), image) if pieces else None
     except ValueError as error:
         content = Volume(None, str(error))
-    return LogicalVolume(name, size, kinds, content)
+    return LogicalVolume(name, size, kinds, content, f"LVM-{found.group.uuid}{volume.uuid}")
 
 
 def _kind(segment: lvm_metadata.Segment) -> str:

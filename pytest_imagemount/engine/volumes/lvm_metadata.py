@@ -114,6 +114,7 @@ class LogicalVolume:
     segments: tuple[Segment, ...]
     visible: bool
     writable: bool
+    uuid: str = ""
 
     @property
     def extents(self) -> int:
@@ -238,7 +239,10 @@ def _logical_volume(name: str, section: Section) -> LogicalVolume:
         raise ValueError(f"segments of {name} are missing")
     status = section.get("status")
     flags = status if isinstance(status, list) else [status]
-    return LogicalVolume(name, segments, "VISIBLE" in flags, "WRITE" in flags)
+    uuid = section.get("id", "")
+    return LogicalVolume(
+        name, segments, "VISIBLE" in flags, "WRITE" in flags, _plain(uuid) if isinstance(uuid, str) else ""
+    )
 
 
 def _show_snapshots(volumes: dict[str, LogicalVolume]) -> None:
