@@ -47,6 +47,7 @@ def walk(
 class _How(NamedTuple):
     case_sensitive: bool
     recurse_symlinks: bool
+    only_folders: bool
 
 
 def glob(start: ImagePath, pattern: str, *, case_sensitive: bool, recurse_symlinks: bool) -> Iterator[ImagePath]:
@@ -59,7 +60,7 @@ def glob(start: ImagePath, pattern: str, *, case_sensitive: bool, recurse_symlin
     for segment in pattern.split("/"):
         if segment not in ("", ".") and not segment == "**" == (segments or [""])[-1]:
             segments.append(segment)
-    found = _select(start, segments, _How(case_sensitive, recurse_symlinks))
+    found = _select(start, segments, _How(case_sensitive, recurse_symlinks, pattern.endswith("/")))
     if pattern.endswith("/"):
         found = (path for path in found if path.is_dir())
     return _without_repeats(found) if segments.count("**") > 1 else found
@@ -95,7 +96,8 @@ def _select_deep(top: ImagePath, rest: list[str], how: _How) -> Iterator[ImagePa
             yield from _select(folder, rest, how, names=sorted([*folders, *others]))
         else:
             yield folder
-            yield from (folder / name for name in others)
+            if not how.only_folders:  # a link to a folder that is not followed is none of the folders below
+                yield from (folder / name for name in others)
 
 
 def _names(folder: ImagePath) -> list[str]:

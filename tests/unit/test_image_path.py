@@ -499,6 +499,14 @@ def test_glob_finds(image: MountedImage, pattern: str, expected: list[str]) -> N
     assert sorted(texts((image / "").glob(pattern))) == expected
 
 
+def test_glob_for_folders_at_any_depth_takes_no_links_as_in_python_3_13(image: MountedImage, tree: Path) -> None:
+    (tree / "new/below").mkdir(parents=True)
+    (tree / "new/link").symlink_to("below")
+    assert texts((image / "new").glob("**/")) == ["/new", "/new/below"]
+    assert texts((image / "new").glob("*/")) == ["/new/below", "/new/link"]
+    assert texts((image / "new").glob("**/", recurse_symlinks=True)) == ["/new", "/new/below", "/new/link"]
+
+
 def test_glob_gives_each_path_once(image: MountedImage, tree: Path) -> None:
     (tree / "a/a/a").mkdir(parents=True)
     found = texts((image / "").glob("**/a/**/a"))
