@@ -55,14 +55,28 @@ def open_below(root: int, path: str, flags: int, mode: int = 0, *, resolve: int 
     if "\0" in path:
         raise ValueError("embedded null byte")
     if len(path) > _PATH_LIMIT // _BYTES_A_CHARACTER and len(encoded := os.fsencode(path)) > _PATH_LIMIT:
-        cut = encoded.rfind(b"/", 1, _PATH_LIMIT)
-        if cut > 0:
-            folder = open_below(root, os.fsdecode(encoded[:cut]), _FOLDER, resolve=resolve)
-            try:
-                rest = os.fsdecode(encoded[cut:].lstrip(b"/"))
-                return open_below(folder, rest, flags, mode, resolve=resolve & ~syscalls.RESOLVE_IN_ROOT | _PLAIN)
-            finally:
+        return _open_in_steps(root, encoded, flags, mode, resolve)
+    return _open(root, path, flags, mode, resolve)
+
+
+def _open_in_steps(root: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
+    """As :func:`open_below`, each step as long as a system call takes."""
+    folder, start = root, 0
+    try:
+        while len(path) - start > _PATH_LIMIT and (cut := path.rfind(b"/", start + 1, start + _PATH_LIMIT)) > 0:
+            below = _open(folder, os.fsdecode(path[start:cut]), _FOLDER, 0, resolve)
+            if folder != root:
                 os.close(folder)
+            folder, start, resolve = below, cut, resolve & ~syscalls.RESOLVE_IN_ROOT | _PLAIN
+            while path[start : start + 1] == b"/":
+                start += 1
+        return _open(folder, os.fsdecode(path[start:]), flags, mode, resolve)
+    finally:
+        if folder != root:
+            os.close(folder)
+
+
+def _open(root: int, path: str, flags: int, mode: int, resolve: int) -> int:
     if not flags & os.O_PATH:
         # openat2 does not imply it on 32-bit machines, as the C library's open does.
         flags |= os.O_LARGEFILE

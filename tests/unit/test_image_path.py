@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_imagemount.confined import open_below
 from pytest_imagemount.engine import syscalls
 from pytest_imagemount.errors import CapabilityMissing, ImageMountError, ImageUnmounted
 from pytest_imagemount.facts import DeviceFacts, MountFacts
@@ -695,6 +696,18 @@ def test_a_link_itself_has_no_mode_to_change(image: MountedImage, tree: Path) ->
         (image / "etc/os-release").chmod(0o600, follow_symlinks=False)
     (image / "etc/hostname").chmod(0o600, follow_symlinks=False)
     assert (tree / "etc/hostname").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_path_of_megabytes_is_reached_and_leaves_no_descriptor(tree: Path) -> None:
+    (tree / "new").write_text("found")
+    root = os.open(tree, os.O_PATH)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with os.fdopen(open_below(root, "./" * 2_200_000 + "new", os.O_RDONLY)) as file:
+        assert file.read() == "found"
+    with pytest.raises(NotADirectoryError):
+        open_below(root, "./" * 10_000 + "new/" + "./" * 10_000, os.O_RDONLY)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.close(root)
 
 
 def test_a_path_longer_than_a_system_call_takes_is_reached(image: MountedImage, tree: Path) -> None:
