@@ -29,11 +29,21 @@ __tracebackhide__ = is_ours
 _TIMEOUT = 30.0  # seconds: PAM behind sudo may ask a server that is slow to answer
 
 # Not `-m`: isolated mode keeps PYTHON* variables and the working folder from choosing what the helper imports, and
-# the package may be on a path that only this process knows.
-_BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from pytest_imagemount.helper.server import main; sys.exit(main(sys.argv[1:]))"
-)
+# the packages may be on a path that only this process knows. They are found by their names: with their folders before
+# the standard library's, what else lies there would stand in for its modules (`dataclasses`, `typing`: backports).
+_PACKAGES = (__package__, "filelock")
+_BOOT = f"""
+import sys
+from importlib.machinery import PathFinder
+class Given:
+    folders = dict(zip({_PACKAGES}, (sys.argv.pop(1), sys.argv.pop(1))))
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return PathFinder.find_spec(name, [cls.folders[name]]) if cls.folders.get(name) else None
+sys.meta_path.insert(0, Given)
+from pytest_imagemount.helper.server import main
+sys.exit(main(sys.argv[1:]))
+"""
 _CHOICES = (
     "run as root, or let this user run `sudo -n` (a line `{user} ALL=(root) NOPASSWD: ALL` in a file of "
     "/etc/sudoers.d), or run the tests in a kernel of their own, which needs neither: `imagemount lab -- pytest`"
@@ -69,8 +79,15 @@ def start_helper(sudo: str, output: IO[bytes]) -> tuple[subprocess.Popen[bytes],
 
 def helper_argv(path: Path) -> list[str]:
     """What runs a helper that serves this user at the socket ``path``."""
-    package_folder = str(Path(__file__).parent.parent)
-    return [sys.executable, "-I", "-c", _BOOT, package_folder, str(path), str(os.geteuid())]
+    return [sys.executable, "-I", "-c", _BOOT, *map(_folder_of, _PACKAGES), str(path), str(os.geteuid())]
+
+
+def _folder_of(package: str) -> str:
+    """The folder that ``package`` is imported from; empty where it is not installed."""
+    from importlib.util import find_spec
+
+    spec = find_spec(package)
+    return "" if spec is None or spec.origin is None else str(Path(spec.origin).parent.parent)
 
 
 def last_words(output: IO[bytes]) -> str:

@@ -25,7 +25,7 @@ _PIPES = 5
 _END_TIMEOUT = 1.0
 _LARGEST_ID = (1 << 29) - 1
 _BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "import sys; sys.path.append(sys.argv.pop(1)); "
     "from pytest_imagemount.helper.run_inside import main; sys.exit(main(sys.argv[1:]))"
 )
 

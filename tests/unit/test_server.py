@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pytest_imagemount
 from pytest_imagemount.engine.folders import served_folder
 from pytest_imagemount.errors import RequestInvalid, from_wire
 from pytest_imagemount.helper import messages, protocol
@@ -287,5 +288,21 @@ def test_a_socket_of_another_user_is_not_served(tmp_path: Path) -> None:
 
 def test_a_socket_that_is_gone_is_told(tmp_path: Path) -> None:
     done = subprocess.run(helper_argv(tmp_path / "none"), capture_output=True, text=True, timeout=_SECONDS)
+    assert done.returncode == 2
+    assert "does not listen" in done.stderr
+
+
+def test_what_lies_beside_the_package_does_not_stand_in_for_the_standard_library(tmp_path: Path) -> None:
+    """As the backports ``dataclasses`` and ``typing`` do, which old packages bring along."""
+    argv = helper_argv(tmp_path / "none")
+    folder = Path(pytest_imagemount.__file__).parent.parent
+    beside = tmp_path / "site-packages"
+    beside.mkdir()
+    (beside / "pytest_imagemount").symlink_to(folder / "pytest_imagemount")
+    for name in ("dataclasses", "typing", "json", "enum"):
+        (beside / f"{name}.py").write_text("raise ImportError('a backport')\n")
+    moved = [str(beside) if word == str(folder) else word for word in argv]
+    assert moved != argv
+    done = subprocess.run(moved, capture_output=True, text=True, timeout=_SECONDS)
     assert done.returncode == 2
     assert "does not listen" in done.stderr
