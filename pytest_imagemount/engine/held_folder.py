@@ -220,16 +220,25 @@ def sweep_unfinished(name: str, parent: int) -> None:
     """Remove a folder whose process died while it made or removed it: nothing is in it but, perhaps, ``alive``.
 
     :raises OSError: there is more in it
-    :raises NotTaken: it is none of ours
+    :raises NotTaken: it is none of ours, or its process lives, in another pid namespace
     """
     fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    alive = -1
     try:
         require_ours(fd)
         with suppress(FileNotFoundError):
+            alive = os.open(ALIVE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+        if alive >= 0:  # only under its lock, and so never in a folder that has got its real name meanwhile
+            try:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise NotTaken("its process lives", harmless=True) from None
             os.unlink(ALIVE, dir_fd=fd)
         os.rmdir(name, dir_fd=parent)
     finally:
         os.close(fd)
+        if alive >= 0:
+            os.close(alive)
 
 
 def require_ours(fd: int) -> None:

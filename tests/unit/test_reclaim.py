@@ -19,6 +19,7 @@ from pytest_imagemount.engine.processes import ProcessId
 from pytest_imagemount.engine.undo import UndoStack, deadline, patience, wait_until
 from pytest_imagemount.errors import CapabilityMissing, RequestInvalid
 from pytest_imagemount.helper import plan as plan_module
+from pytest_imagemount.helper import reclaim as reclaim_module
 from pytest_imagemount.helper.descriptors import require_image, require_mountpoint
 from pytest_imagemount.helper.folder_contents import remove_contents, strangers_in
 from pytest_imagemount.helper.journal import Journal
@@ -192,6 +193,19 @@ def test_a_helper_whose_pid_says_nothing_here_lives_while_it_has_its_lock(
     assert [one.state for one in list_held(os.geteuid()).held] == ["live"]
     abandon(held)
     assert [one.state for one in list_held(os.geteuid()).held] == ["dead"]
+
+
+def test_a_folder_in_the_making_is_left_to_a_process_of_another_pid_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclaim_module, "start_time", lambda pid: None)
+    held = HeldFolder(tmp_path)
+    unfinished = held.path.rename(tmp_path / f".new-{held.token}")
+    reclaim(tmp_path, dry_run=False)
+    assert [entry.name for entry in unfinished.iterdir()] == ["alive"]
+    abandon(held)
+    reclaim(tmp_path, dry_run=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_listing_is_grouped_by_process_and_says_what_to_do(tmp_path: Path) -> None:
