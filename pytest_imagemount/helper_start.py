@@ -44,9 +44,10 @@ sys.meta_path.insert(0, Given)
 from pytest_imagemount.helper.server import main
 sys.exit(main(sys.argv[1:]))
 """
+_ALLOW = "let this user run `sudo -n` (a line `{} ALL=(root) NOPASSWD: ALL` in a file of /etc/sudoers.d)"
+_ENTER = "give this user a line in /etc/passwd, without which sudo serves nobody"
 _CHOICES = (
-    "run as root, or let this user run `sudo -n` (a line `{user} ALL=(root) NOPASSWD: ALL` in a file of "
-    "/etc/sudoers.d), or run the tests in a kernel of their own, which needs neither: `imagemount lab -- pytest`"
+    "run as root, or {}, or run the tests in a kernel of their own, which needs neither: `imagemount lab -- pytest`"
 )
 
 
@@ -184,14 +185,15 @@ def _no_privilege(reason: str, hint: str) -> CapabilityMissing:
 
 
 def _choices() -> str:
-    return _CHOICES.format(user=_user())
+    user = _user()
+    return _CHOICES.format(_ENTER if user is None else _ALLOW.format(user))
 
 
-def _user() -> str:
-    """As sudoers names it."""
+def _user() -> str | None:
+    """As sudoers names it; None where the machine does not know it, as in a container with any user id."""
     import pwd
 
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        return f"#{os.geteuid()}"
+        return None

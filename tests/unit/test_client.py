@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import socket
 import subprocess
 import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from pytest_imagemount import capabilities, probes
 from pytest_imagemount import client as client_module
 from pytest_imagemount.client import Client
 from pytest_imagemount.config import Settings
 from pytest_imagemount.confined import Change
 from pytest_imagemount.engine.undo import wait_until
-from pytest_imagemount.errors import HelperLost, ImageInvalid, TeardownError
+from pytest_imagemount.errors import CapabilityMissing, HelperLost, ImageInvalid, TeardownError
 from pytest_imagemount.helper import messages, protocol
 from pytest_imagemount.helper.protocol import ChangeInside, OpenInside, Status
+from pytest_imagemount.helper_start import start_helper
 from pytest_imagemount.image_root import LocalOpener
 from pytest_imagemount.pending import LIVE
 from pytest_imagemount.remote_opener import RemoteOpener
@@ -301,3 +304,19 @@ def test_a_child_that_is_forked_while_a_thread_is_at_work_does_not_wait_for_it(
     let_go.set()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_user_whom_the_machine_does_not_know_is_told_that_sudo_serves_no_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(uid: int) -> NoReturn:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(capabilities, "capabilities", lambda: None)  # which would remember this user
+    monkeypatch.setattr(probes, "sudo_usable", lambda here: "sudo is not installed")
+    with tempfile.TemporaryFile() as output, pytest.raises(CapabilityMissing) as caught:
+        start_helper("auto", output)
+    assert "give this user a line in /etc/passwd" in caught.value.hint
+    assert "sudoers" not in caught.value.hint
