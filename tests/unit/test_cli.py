@@ -147,4 +147,5 @@ def test_only_what_is_needed_is_imported(tmp_path: Path) -> None:
         "print(sorted(name for name in sys.modules if name.startswith('pytest_imagemount.') or name == 'pytest'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "['pytest_imagemount.cli', 'pytest_imagemount.errors']"
+    needed = ["cli", "engine", "engine.text", "errors"]
+    assert done.stdout.splitlines()[-1] == str([f"pytest_imagemount.{name}" for name in needed])
