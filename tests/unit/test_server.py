@@ -195,7 +195,7 @@ def test_a_request_for_whose_descriptors_there_is_no_room_gets_its_answer(helper
 
 def test_it_may_open_as_many_files_as_the_hard_limit_allows(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = max(map(int, os.listdir("/proc/self/fd"))) + 64
+    few = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()) + 64
     resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
     try:
         helper = Helper(tmp_path)
