@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import pytest
+
     from .file_facts import FileFacts
     from .image_diff import ImageDiff
 
 _SHOWN_VERBOSE = 1000
 _LABELS_SHOWN = 5
 _REWRITTEN = "@py_"
+
+
+def verbosity_of(config: pytest.Config) -> int:
+    """How much of an assertion is to be shown. pytest 8 cannot say without the terminal plugin, whose option it is."""
+    return config.get_verbosity(config.VERBOSITY_ASSERTIONS) if "verbose" in config.option else 0
 
 
 def explain(op: str, left: object, right: object, verbosity: int) -> list[str] | None:

@@ -68,17 +68,17 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:
-    from .assertions import explain
+    from .assertions import explain, verbosity_of
 
-    return explain(op, left, right, config.get_verbosity(pytest.Config.VERBOSITY_ASSERTIONS))
+    return explain(op, left, right, verbosity_of(config))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     if call.excinfo is not None and call.excinfo.errisinstance(AssertionError):
-        from .assertions import add_notes
+        from .assertions import add_notes, verbosity_of
 
-        add_notes(call.excinfo.value, item.config.get_verbosity(pytest.Config.VERBOSITY_ASSERTIONS))
+        add_notes(call.excinfo.value, verbosity_of(item.config))
 
 
 @pytest.fixture

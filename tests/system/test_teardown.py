@@ -153,6 +153,7 @@ def mount_over(point: Path, *arguments: object) -> None:
     subprocess.run(["mount", *map(str, arguments), str(point)], check=True)
 
 
+@pytest.mark.needs("root")
 def test_what_is_mounted_over_a_mount_is_named_and_left_alone(
     image_factory: ImageBuilder, mounted_image: MountFactory
 ) -> None:
@@ -169,6 +170,7 @@ def test_what_is_mounted_over_a_mount_is_named_and_left_alone(
     assert not root.exists()
 
 
+@pytest.mark.needs("root")
 def test_what_is_mounted_in_the_place_of_a_mount_is_left_alone(
     image_factory: ImageBuilder, mounted_image: MountFactory
 ) -> None:
@@ -186,6 +188,7 @@ def test_what_is_mounted_in_the_place_of_a_mount_is_left_alone(
     assert not root.exists()
 
 
+@pytest.mark.needs("root")
 def test_an_image_that_is_mounted_over_itself_is_unmounted_wholly(
     image_factory: ImageBuilder, mounted_image: MountFactory
 ) -> None:
@@ -210,7 +213,7 @@ def served(image_factory: ImageBuilder, tmp_path: Path) -> Iterator[tuple[Path, 
     subprocess.run(["umount", file], check=True)
 
 
-@pytest.mark.needs("qemu", "fuse")
+@pytest.mark.needs("root", "qemu", "fuse")
 def test_an_image_whose_file_server_has_died_is_let_go_of(
     served: tuple[Path, subprocess.Popen[bytes]], mounted_image: MountFactory
 ) -> None:
