@@ -124,13 +124,13 @@ def _pause_in_teardown(folder: Path) -> None:
     """The second mount is unmounted, and its device is still there, or just about to go."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-        def unmount(target: Any, *arguments: Any) -> None:
-            original(target, *arguments)
+        def unmount_from(*arguments: Any) -> None:
+            original(*arguments)
             _pause(folder)
 
-        return unmount
+        return unmount_from
 
-    _around(mount_module, "unmount", wrap)
+    _around(mount_module, "unmount_from", wrap)
 
 
 _PAUSES: dict[str, Callable[[Path], None]] = {
