@@ -22,7 +22,7 @@ from .errors import (
 )
 from .helper.protocol import Layout
 from .mounted_image import MountedImage
-from .mounted_system import MountedSystem, looks_like_root, root_subvolume
+from .mounted_system import MountedSystem, looks_like_root, part_of, root_elsewhere
 from .pending import Pending
 from .system_plan import DISCOVERED, PLACES, Skipped, plan_system
 
@@ -66,16 +66,14 @@ def _open_root(session: MountSession, wish: SystemWish, pending: Pending[Mounted
     request = {**wish.request, "partition": wish.partition}
     system = session.open(MountedSystem, pending, wish.files, request, wish.timeout)
     try:
-        subvolume = root_subvolume(system)
+        elsewhere = root_elsewhere(system, wish.partition)
     except BaseException:
         system.unmount()
         raise
-    if subvolume is None:
+    if elsewhere is None:
         return system
     system.unmount()
-    partition = wish.partition if system.facts.part is None else system.facts.part
-    request = {**request, "partition": partition, "subvolume": subvolume}
-    return session.open(MountedSystem, pending, wish.files, request, wish.timeout)
+    return session.open(MountedSystem, pending, wish.files, {**request, **elsewhere}, wish.timeout)
 
 
 def _mount_below(
@@ -102,7 +100,7 @@ def _mount_below(
     for submount in plan.submounts:
         if submount.of_root or submount.partition in own:
             # The root's own file system, wherever it is: in the image itself, in a partition, in a volume.
-            submount = replace(submount, partition=wish.partition if system.facts.part is None else system.facts.part)
+            submount = replace(submount, partition=part_of(system, wish.partition))
         below = _pending(session, wish, root, submount)
         try:
             below.__enter__()

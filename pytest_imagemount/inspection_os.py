@@ -58,16 +58,15 @@ def read_system(
     """The system whose root is in ``partition`` of the image."""
     from .contents.operating_system import read_os
     from .library import mount_image
-    from .mounted_system import root_subvolume
+    from .mounted_system import root_elsewhere
 
     options: dict[str, Any] = {"format": format, "architecture": architecture, "backing": backing}
     try:
         with ExitStack() as mounts:
             image = mounts.enter_context(mount_image(found.path, partition, **options))
-            if subvolume := root_subvolume(image):
-                partition = partition if image.facts.part is None else image.facts.part
+            if elsewhere := root_elsewhere(image, partition):
                 image.unmount()
-                image = mounts.enter_context(mount_image(found.path, partition, subvolume=subvolume, **options))
+                image = mounts.enter_context(mount_image(found.path, **elsewhere, **options))
             facts = read_os(image / "/")
             return System(
                 partition=image.facts.part,

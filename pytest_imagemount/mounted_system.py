@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .contents.fstab import read_fstab
+from .engine.tables.os_release import PLACES, SUBVOLUME
 from .engine.text import printable
 from .errors import FactsInvalid, FactsMissing, VolumeNotFound
 from .mounted_image import MountedImage
@@ -62,10 +63,25 @@ class MountedSystem(MountedImage):
 
 def looks_like_root(image: MountedImage | ImagePath) -> bool:
     """Whether an installed system's root is here: os-release(5) has its place in ``/etc`` or in ``/usr/lib``."""
-    return any((image / place).exists(follow_symlinks=False) for place in ("etc/os-release", "usr/lib/os-release"))
+    return any((image / place).exists(follow_symlinks=False) for place in PLACES)
 
 
-def root_subvolume(image: MountedImage) -> str | None:
+def part_of(image: MountedImage, asked: int | str | None) -> int | str | None:
+    """What ``partition=`` takes to mount the same part once more; it was mounted when ``asked`` was asked for."""
+    return asked if image.facts.part is None else image.facts.part
+
+
+def root_elsewhere(image: MountedImage, asked: int | str | None) -> dict[str, Any] | None:
+    """``partition`` and ``subvolume`` of the system, where it is in a subvolume of what is mounted; else None.
+
+    :param asked: as for :func:`part_of`
+    :raises VolumeNotFound: several subvolumes hold a system, and which one is the root cannot be told
+    """
+    subvolume = _root_subvolume(image)
+    return None if subvolume is None else {"partition": part_of(image, asked), "subvolume": subvolume}
+
+
+def _root_subvolume(image: MountedImage) -> str | None:
     """The btrfs subvolume that holds the system, of those at the top; None where there is none, or it is mounted.
 
     Distributions call it ``@``, ``root`` or ``@rootfs``; what counts is that a system is in it. Of several, as where
@@ -87,8 +103,7 @@ def root_subvolume(image: MountedImage) -> str | None:
 
 
 def _is_subvolume(entry: ImagePath) -> bool:
-    # BTRFS_FIRST_FREE_OBJECTID in linux/btrfs_tree.h: the inode number of the top of each.
-    return entry.is_dir(follow_symlinks=False) and entry.stat().st_ino == 256
+    return entry.is_dir(follow_symlinks=False) and entry.stat().st_ino == SUBVOLUME
 
 
 def _fstab_root(root: ImagePath) -> str | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .errors import ImageMountError
-from .mounted_system import root_subvolume
+from .mounted_system import root_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,19 +61,19 @@ class SharedImage:
 
     def _mount(self) -> Pending[MountedImage]:
         choice = self.choice
-        pending = self._mounts.mount(choice.path, choice.partition, format=choice.format, mode=choice.mode)
+        how: dict[str, Any] = {"format": choice.format, "mode": choice.mode}
+        pending = self._mounts.mount(choice.path, choice.partition, **how)
         if choice.partition not in ("auto", -1):
             return pending
         # What holds the system may be a subvolume of the file system.
         image = pending.__enter__()
-        subvolume = None
+        elsewhere = None
         with suppress(ImageMountError):  # it cannot be told which: the checks are of what is mounted
-            subvolume = root_subvolume(image)
-        if subvolume is None:
+            elsewhere = root_elsewhere(image, choice.partition)
+        if elsewhere is None:
             return pending
         pending.close()
-        partition = choice.partition if image.facts.part is None else image.facts.part
-        return self._mounts.mount(choice.path, partition, format=choice.format, mode=choice.mode, subvolume=subvolume)
+        return self._mounts.mount(choice.path, **elsewhere, **how)
 
     @property
     def mounted(self) -> MountedImage | None:

@@ -6,11 +6,11 @@ import os
 
 from .. import syscalls
 
-_SUBVOLUME = 256
+SUBVOLUME = 256
 """Inode number of the top of a btrfs subvolume (BTRFS_FIRST_FREE_OBJECTID in linux/btrfs_tree.h)."""
 _MOST_SUBVOLUMES = 1000
 # As os-release(5) has them. The second is where the first, a link, leads to; it may be on another partition.
-_PLACES = ("etc/os-release", "usr/lib/os-release")
+PLACES = ("etc/os-release", "usr/lib/os-release")
 
 
 def has_os_release(root: int, folder: str = "") -> bool:
@@ -20,7 +20,7 @@ def has_os_release(root: int, folder: str = "") -> bool:
 
     :param folder: of that tree, with a slash at its end, to look in instead
     """
-    for place in _PLACES:
+    for place in PLACES:
         try:
             os.close(syscalls.openat2(root, f"{folder}{place}", os.O_PATH | os.O_NOFOLLOW))
         except OSError:
@@ -41,4 +41,4 @@ def has_subvolume_with_os_release(root: int) -> bool:
 
 
 def _is_subvolume(entry: os.DirEntry[str]) -> bool:
-    return entry.stat(follow_symlinks=False).st_ino == _SUBVOLUME
+    return entry.stat(follow_symlinks=False).st_ino == SUBVOLUME
