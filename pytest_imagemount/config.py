@@ -40,6 +40,11 @@ class Settings(NamedTuple):
     unpack_limit: int = 64 << 30
     backing_folders: tuple[Path, ...] = ()
 
+    @property
+    def command_folders(self) -> tuple[Path, ...]:
+        """Where a command looks for an image: in the working folder before those of ``path``."""
+        return (Path.cwd(), *self.path)
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
         """The settings where there is no pytest: ``IMAGEMOUNT_*`` variables over the defaults.

@@ -9,7 +9,6 @@ import json
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import Settings
@@ -28,6 +27,7 @@ from .unpacking import Unpacker
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from .engine.image import Image, Layer
     from .engine.reader import Reader
@@ -143,7 +143,7 @@ def inspect(
     """
     settings = Settings.from_environment()
     unpacker = Unpacker(settings.cache, settings.unpack_limit, tell or (lambda _: None))
-    files = Files(image, (Path.cwd(), *settings.path), "ro", format=format, backing=backing, unpacker=unpacker)
+    files = Files(image, settings.command_folders, "ro", format=format, backing=backing, unpacker=unpacker)
     with files.opened() as opened:
         first, *others = zip(opened.roles, opened.descriptors, strict=True)
         referred = [(role.removeprefix("file:"), descriptor) for role, descriptor in others]

@@ -124,7 +124,7 @@ def _logical_volumes(found: Inspection, style: Style) -> Iterator[str]:
             label_text(one.name),
             printable(one.kind),
             describe(one.content) if one.content else "-",
-            label_text(one.content.superblock.label if one.content and one.content.superblock else None),
+            label_text(one.superblock.label if one.superblock else None),
         )
         for one in found.logical.found
     ]

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         from .first_file import write_first_file
 
         return write_first_file(args.image, files, partition=args.partition, format=args.format)
-    return _check(find_image(args.image, (Path.cwd(), *Settings.from_environment().path)), _check_files(files), args)
+    return _check(find_image(args.image, Settings.from_environment().command_folders), _check_files(files), args)
 
 
 def _check_files(given: Sequence[str]) -> list[Path]:

@@ -38,7 +38,7 @@ def write_first_file(image: str, files: Sequence[str], *, partition: str, format
     """
     target = _target(files)
     settings = Settings.from_environment()
-    folders = (Path.cwd(), *settings.path)
+    folders = settings.command_folders
     choice = ImageChoice(find_image(image, folders), image, partition_of(partition), format)
     with MountSession(settings, test="imagemount check --init", folders=folders) as mounts:
         text = first_file(SharedImage(choice, mounts), str(target) if target else f"checks{CHECK_FILES[0]}")

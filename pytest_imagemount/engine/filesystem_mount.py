@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import CapabilityMissing, FilesystemNotMountable, MountFailed, RequestInvalid, VolumeNotFound
 from . import filesystems, syscalls
 from .further_devices import further_device
-from .privilege import REFUSALS, missing_privilege
+from .privilege import missing_privilege
 from .unmounting import unmount
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Filesystem:
 
     def _refused(self, error: OSError) -> MountFailed | CapabilityMissing:
         fstype, number = self.fstype, error.errno or 0
-        if number in REFUSALS and (missing := missing_privilege()):
+        if missing := missing_privilege(error):
             return missing
         hints = {
             errno.ENODEV: f"this kernel has no {fstype}: run `modprobe {fstype}`, or use `imagemount lab`",

@@ -177,7 +177,7 @@ def take_over(name: str, parent: int) -> AbandonedFolder:
     try:
         require_ours(fd)
         try:
-            alive = os.open(ALIVE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+            alive = _open_alive(fd)
         except OSError as error:
             raise NotTaken(f"its file {ALIVE} cannot be opened: {error.strerror}") from None
         note = _lock(alive)
@@ -189,11 +189,15 @@ def take_over(name: str, parent: int) -> AbandonedFolder:
     return AbandonedFolder(name, parent, fd, alive, note)
 
 
+def _open_alive(folder: int) -> int:
+    return os.open(ALIVE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+
+
 def is_held(folder: int) -> bool:
     """Whether a process holds the folder open at ``folder``, in whatever pid namespace it is. False where this user may
     not look."""
     try:
-        alive = os.open(ALIVE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        alive = _open_alive(folder)
     except OSError:
         return False
     try:
@@ -227,7 +231,7 @@ def sweep_unfinished(name: str, parent: int) -> None:
     try:
         require_ours(fd)
         with suppress(FileNotFoundError):
-            alive = os.open(ALIVE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+            alive = _open_alive(fd)
         if alive >= 0:  # only under its lock, and so never in a folder that has got its real name meanwhile
             try:
                 fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)

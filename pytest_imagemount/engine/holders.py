@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .loop import backing_file
 from .mountinfo import mounts
 from .processes import command_of
 
@@ -55,10 +56,10 @@ def _use(process: Path, how: str, file: str, where: Path) -> Use:
 
 def _loops_on(where: Path) -> Iterator[str]:
     for file in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with suppress(OSError):  # detached in the meantime
-            backing = Path(os.fsdecode(file.read_bytes().removesuffix(b"\n")))
-            if where in backing.parents:
-                yield f"/dev/{file.parts[-3]} is attached to {backing}"
+        name = file.parts[-3]
+        backing = Path(backing_file(int(name.removeprefix("loop"))))
+        if where in backing.parents:
+            yield f"/dev/{name} is attached to {backing}"
 
 
 def _mappings(process: Path, device: int, where: Path) -> Iterator[Use]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CapabilityMissing, DeviceFailed
-from .privilege import REFUSALS, missing_privilege
+from .privilege import missing_privilege
 from .undo import wait_until
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def backing_file(number: int) -> str:
 
 
 def _refused(image: str, path: str, error: OSError) -> DeviceFailed | CapabilityMissing:
-    if error.errno in REFUSALS and (missing := missing_privilege()):
+    if missing := missing_privilege(error):
         return missing
     hints = {
         errno.EINVAL: "the kernel may be older than 5.8, which brought LOOP_CONFIGURE",

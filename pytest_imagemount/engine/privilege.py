@@ -10,7 +10,7 @@ from ..errors import CapabilityMissing
 if TYPE_CHECKING:
     from ..machine import Machine
 
-REFUSALS = (errno.EPERM, errno.EACCES)
+_REFUSALS = (errno.EPERM, errno.EACCES)
 """What the kernel answers to those who lack privilege."""
 
 
@@ -18,11 +18,15 @@ class _Here(NamedTuple):
     machine: Machine
 
 
-def missing_privilege() -> CapabilityMissing | None:
+def missing_privilege(error: OSError | None = None) -> CapabilityMissing | None:
     """The error that says what this process, which is root, lacks to mount; None where it lacks nothing.
 
     For after a refusal, and not to be asked before: some container managers let even such a root mount.
+
+    :param error: what the kernel answered, where that is known: there are other reasons than a lack of privilege
     """
+    if error is not None and error.errno not in _REFUSALS:
+        return None
     from .. import probes
     from ..machine import Machine
 

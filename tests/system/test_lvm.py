@@ -49,12 +49,25 @@ def fill(image_factory: ImageBuilder, volume: str, name: str) -> None:
 @contextmanager
 def group_on(*places: tuple[Path, int, int | None], name: str = "vg") -> Iterator[None]:
     """A new volume group, active while the block runs."""
-    with loops(*places) as devices:
-        lvm("vgcreate", *EXTENT, name, *devices)
-        try:
-            yield
-        finally:
-            lvm("vgchange", "--activate", "n", name)
+    with loops(*places) as devices, group_of(devices, name):
+        yield
+
+
+@contextmanager
+def encrypted_group(disk: Path) -> Iterator[None]:
+    """The same, called inner, inside a new LUKS volume."""
+    luks_format(disk)
+    with loops((disk, 0, None)) as [device], luks_open(device) as opened, group_of([opened], "inner"):
+        yield
+
+
+@contextmanager
+def group_of(devices: list[Path], name: str) -> Iterator[None]:
+    lvm("vgcreate", *EXTENT, name, *devices)
+    try:
+        yield
+    finally:
+        lvm("vgchange", "--activate", "n", name)
 
 
 def lvcreate(name: str, size: str, *options: str, group: str = "vg") -> None:
@@ -342,14 +355,11 @@ def test_a_system_in_an_encrypted_group_is_found_and_shares_its_devices(
     fstab = "/dev/mapper/inner-home /home ext4 defaults 0 2\n/dev/inner/root /srv ext4 defaults 0 0\n"
     content = {"etc/os-release": "ID=debian\n", "etc/fstab": fstab, "home": Directory(), "srv": Directory()}
     disk = blank(tmp_path / "luks.raw", 48 * MIB)
-    luks_format(disk)
-    with loops((disk, 0, None)) as [device], luks_open(device) as opened:
-        lvm("vgcreate", *EXTENT, "inner", opened)
+    with encrypted_group(disk):
         lvcreate("root", "10m", group="inner")
         lvcreate("home", "8m", group="inner")
         fill(image_factory, "inner-home", "home")
         copy_to(Path("/dev/mapper/inner-root"), image_factory(fstype="ext4", content=content, size="8M"))
-        lvm("vgchange", "--activate", "n", "inner")
     before = sha256(disk)
     with mounted_system(disk, passphrase=PASSPHRASE) as system:
         assert (system.volume, system.os.id) == ("inner/root", "debian")
@@ -367,13 +377,10 @@ def test_groups_inside_of_luks_and_luks_inside_of_groups(
     image_factory: ImageBuilder, mounted_image: MountFactory, tmp_path: Path
 ) -> None:
     outside = blank(tmp_path / "luks.raw", 40 * MIB)
-    luks_format(outside)
-    with loops((outside, 0, None)) as [device], luks_open(device) as opened:
-        lvm("vgcreate", *EXTENT, "inner", opened)
+    with encrypted_group(outside):
         lvcreate("root", "5m", group="inner")
         lvcreate("swap", "1m", group="inner")
         fill(image_factory, "inner-root", "inner")
-        lvm("vgchange", "--activate", "n", "inner")
     before = sha256(outside)
     for how in ({"volume": "inner/root"}, {"partition": "lv:inner/root"}, {}, {"partition": "auto"}):
         with mounted_image(outside, passphrase=PASSPHRASE, **how) as image:

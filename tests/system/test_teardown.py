@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,19 +153,26 @@ def mount_over(point: Path, *arguments: object) -> None:
     subprocess.run(["mount", *map(str, arguments), str(point)], check=True)
 
 
+@contextmanager
+def foreign_mount(point: Path) -> Iterator[None]:
+    """Somebody else's file system at ``point`` while the block runs."""
+    mount_over(point, "-t", "tmpfs", "foreign")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
 @pytest.mark.needs("root")
 def test_what_is_mounted_over_a_mount_is_named_and_left_alone(
     image_factory: ImageBuilder, mounted_image: MountFactory
 ) -> None:
     pending = mounted_image(image_factory(fstype="ext4"))
     root = pending.__enter__().root
-    mount_over(root, "-t", "tmpfs", "foreign")
-    try:
+    with foreign_mount(root):
         with pytest.raises(TeardownError, match="another file system is mounted over it; unmount that first"):
             pending.close()
         assert [entry.source for entry in mounts() if entry.target == root][1:] == ["foreign"]
-    finally:
-        subprocess.run(["umount", root], check=True)
     pending.close()
     assert not root.exists()
 
@@ -177,13 +184,10 @@ def test_what_is_mounted_in_the_place_of_a_mount_is_left_alone(
     pending = mounted_image(image_factory(fstype="ext4"))
     root = pending.__enter__().root
     subprocess.run(["umount", root], check=True)
-    mount_over(root, "-t", "tmpfs", "foreign")
-    try:
+    with foreign_mount(root):
         with pytest.raises(TeardownError, match="something is mounted there"):
             pending.close()
         assert [entry.source for entry in mounts() if entry.target == root] == ["foreign"]
-    finally:
-        subprocess.run(["umount", root], check=True)
     pending.close()
     assert not root.exists()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import CapabilityMissing, DeviceFailed
-from ..privilege import REFUSALS, missing_privilege
+from ..privilege import missing_privilege
 
 if TYPE_CHECKING:
     import socket
@@ -43,7 +43,7 @@ def still_there(image: str, path: str, waited: float) -> DeviceFailed:
 
 def refused_by_kernel(image: str, path: str, error: OSError) -> DeviceFailed | CapabilityMissing:
     """The error for what the kernel answered."""
-    if error.errno in REFUSALS and (missing := missing_privilege()):
+    if missing := missing_privilege(error):
         return missing
     hints = {
         errno.EPERM: "run as root, or allow `sudo -n`; in a container, add CAP_SYS_ADMIN",

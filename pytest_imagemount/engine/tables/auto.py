@@ -73,7 +73,7 @@ def search(
     if len(alike) == 1:
         return alike[0]
     notes = {name_of(one): _why_not(one, len(roots), wish, verdicts.get(name_of(one))) for one in candidates}
-    kinds = _counted(partitions, volumes)
+    kinds = counted(partitions, volumes)
     several = f"{len(candidates)} {kinds} hold a file system"
     if alike:
         reason = f"{len(alike)} of the {len(candidates)} {kinds} that hold a file system have etc/os-release"
@@ -140,7 +140,8 @@ def _closed(probed: Sequence[tuple[Partition, Superblock | None]]) -> str:
     return f"; encrypted (LUKS), and not opened: {', '.join(encrypted)}" if encrypted else ""
 
 
-def _counted(partitions: Sequence[Partition], volumes: Sequence[LogicalVolume]) -> str:
+def counted(partitions: Sequence[Partition], volumes: Sequence[LogicalVolume]) -> str:
+    """What they are, for a sentence that counts them."""
     if partitions and volumes:
         return "partitions and logical volumes"
     return "logical volumes" if volumes else "partitions"

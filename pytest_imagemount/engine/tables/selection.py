@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...errors import PartitionAmbiguous, PartitionNotFound, PartitionRequired, RequestInvalid
 from ..reader import Window
 from ..text import printable
-from .auto import Wish, how_to_say, render, search, untold
+from .auto import Wish, counted, how_to_say, render, search, untold
 from .discoverable import architecture_name
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def _match(
         known = {one.number for one in partitions} | {one.name for one in volumes}
         held = {name: text for name, text in held.items() if name in known}
         shown = render(table, partitions, volumes, held)
-        kinds = "partitions and logical volumes" if volumes else "partitions"
-        reason = f"{len(matches)} {kinds} match; say {how_to_say(volumes)}"
+        reason = f"{len(matches)} {counted(partitions, volumes)} match; say {how_to_say(volumes)}"
         raise PartitionAmbiguous(image=image, wanted=wanted, reason=reason, table=shown)
     reason = f"no partition{' and no logical volume' if logical else ''} matches{untold(logical)}"
     shown = render(table, None, logical.found if logical else (), held)
