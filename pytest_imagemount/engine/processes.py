@@ -48,9 +48,14 @@ def start_time(pid: int) -> int | None:
 
 
 def command_of(pid: int) -> str:
-    """The command line of process ``pid``, at most 120 characters; ``?`` where it cannot be read."""
+    """The command line of process ``pid``, at most 120 characters; ``?`` where it cannot be read.
+
+    A process without one (it has ended, starts its program just now, or is the kernel's own) is told by its name
+    in brackets, as ``ps`` does.
+    """
     try:
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     except OSError:
         return "?"
-    return b" ".join(argv).decode(errors="replace").strip()[:120] or "?"
+    return b" ".join(argv).decode(errors="replace").strip()[:120] or f"[{name}]"

@@ -79,8 +79,19 @@ def test_who_waits_is_not_among_the_holders(image: int) -> None:
 
 
 def test_who_holds_it_is_told_in_words_that_are_fit_for_a_terminal() -> None:
-    with subprocess.Popen(["sleep\x1b[2J", "60"], executable="sleep") as process:
-        try:
-            assert who_are([process.pid]) == (rf"pid {process.pid} (sleep\x1b[2J 60)",)
-        finally:
-            process.kill()
+    argv = ["cat\x1b[2J", "-"]
+    with subprocess.Popen(argv, executable="cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        # A program that starts has no command line yet; one that answers has.
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"started\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"started\n"
+        assert who_are([process.pid]) == (rf"pid {process.pid} (cat\x1b[2J -)",)
+
+
+def test_a_process_that_has_ended_is_told_by_its_name() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.DEVNULL) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert who_are([process.pid]) == (f"pid {process.pid} ([cat])",)
+    assert who_are([process.pid]) == (f"pid {process.pid} (?)",)
