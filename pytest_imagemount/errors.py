@@ -119,12 +119,17 @@ class ImageBusy(ImageMountError, OSError):
 
 
 class ImageLocked(ImageBusy):
-    """Others hold the image: readers share it, a writer shares it with nobody. ``pids`` are the holders'."""
+    """Others hold the image: readers share it, a writer shares it with nobody. ``pids`` are the holders'.
 
-    def __init__(self, *, image: str, exclusive: bool, pids: Sequence[int]) -> None:
-        self.exclusive, self.pids = exclusive, tuple(pids)
+    ``writer_waits``: nobody writes to it yet; a writer waits for its readers, and is to be served first.
+    """
+
+    def __init__(self, *, image: str, exclusive: bool, pids: Sequence[int], writer_waits: bool = False) -> None:
+        self.exclusive, self.pids, self.writer_waits = exclusive, tuple(pids), writer_waits
         who = ", ".join(str(pid) for pid in self.pids) or "that cannot be seen from here"
         reason = f"mode 'rw' needs it alone, and it is held by pid {who}" if exclusive else f"pid {who} writes to it"
+        if writer_waits:
+            reason = "somebody waits to write to it, and comes first"
         super().__init__(image=image, reason=reason, hint="wait for its end; see `imagemount ps`")
 
 

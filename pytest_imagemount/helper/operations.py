@@ -88,7 +88,7 @@ class Mounts:
             else:
                 mount = self._prepare(request, Carried.of(request.carries, descriptors))
         except ImageLocked as error:
-            return Busy("image", who_are(error.pids))
+            return _busy_image(error)
         self._reclaim_once()
         held = _Held(mount, self._record(request), [])
         self._journal.write(held.record)
@@ -102,7 +102,7 @@ class Mounts:
             if isinstance(error, DevicesBusy):
                 return Busy("device", error.holders, error.ahead)
             if isinstance(error, ImageLocked):
-                return Busy("image", who_are(error.pids))
+                return _busy_image(error)
             if isinstance(error, FilesystemLocked):
                 return Busy("file system", who_are(error.pids))
             raise
@@ -347,6 +347,11 @@ class Mounts:
             mountpoint=str(mount.mountpoint or ""),
             daemon=None if daemon is None else ProcessId.of(daemon),
         )
+
+
+def _busy_image(error: ImageLocked) -> Busy:
+    writer = ("a writer who waits for them",) if error.writer_waits else ()
+    return Busy("image", (*who_are(error.pids), *writer))
 
 
 def _mount_facts(request: Open, mount: Mount) -> MountFacts:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .test_mounted_image import ImageBuilder
 
 pytestmark = pytest.mark.needs("privileged", "loop", "ext4", "mke2fs", "qemu-img")
@@ -80,6 +82,34 @@ def test_writers_of_one_image_take_turns(pytester: pytest.Pytester, image_factor
         f"        assert (image / 'count').read_text() == '8'\n"
     )
     pytester.runpytest_subprocess("test_count.py").assert_outcomes(passed=1)
+
+
+READERS = """
+import time
+from pathlib import Path
+import pytest
+
+@pytest.mark.parametrize("number", range(3))
+def test_reader(number, mounted_image):
+    end = time.monotonic() + 60
+    while not Path({written!r}).exists():
+        assert time.monotonic() < end, "the writer did not come to its turn"
+        with mounted_image({disk!r}):
+            time.sleep(0.1)
+
+def test_writer(mounted_image):
+    with mounted_image({disk!r}, mode="rw", timeout=50) as image:
+        (image / "written").touch()
+    Path({written!r}).touch()
+"""
+
+
+def test_a_writer_comes_to_its_turn_among_readers(
+    pytester: pytest.Pytester, image_factory: ImageBuilder, tmp_path: Path
+) -> None:
+    disk = image_factory(fstype="ext4")
+    pytester.makepyfile(READERS.format(disk=str(disk), written=str(tmp_path / "written")))
+    pytester.runpytest_subprocess("-n", "4").assert_outcomes(passed=4)
 
 
 @pytest.mark.parametrize(("first", "second"), [("rw", "ro"), ("ro", "rw"), ("overlay", "rw")])
