@@ -100,7 +100,7 @@ class MountSession(Scope):
         :param mountpoint: an existing empty folder to mount at, with the modes of the image's root while it is mounted:
             who may enter the folder above it may enter it; None makes one that only the user and root can reach
         :param backend: ``"auto"``, ``"loop"``, ``"nbd"``, ``"fuse"``; None takes the setting
-        :param timeout: seconds to wait for a device; None takes the setting
+        :param timeout: seconds to wait for a device, or for an image that others use; None takes the setting
         :param volume: ``"GROUP/VOLUME"`` of LVM in the partition
         :param subvolume: of btrfs, by its path from the top: ``"@home"``
         :param passphrase: of LUKS. It is in no log and no journal, and on no command line

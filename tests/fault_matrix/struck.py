@@ -128,7 +128,7 @@ def aside(work: Any) -> None:
             tell(FOLDER, "refused")
 
     threading.Thread(target=quietly, daemon=True).start()
-    wait_for(FOLDER, "reached")
+    wait_for(FOLDER, "seen")
     strike()
 
 
