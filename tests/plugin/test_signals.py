@@ -292,7 +292,7 @@ def test_a_worker_ends_its_mounts_at_once_when_its_controller_is_killed(folder: 
             _, root = run.wait_for("mounted").split()
             run.send(number)
             # execnet interrupts its worker 5 s after the controller's end.
-            assert wait_until(lambda root=root: not Path(root).is_mount(), 10)  # type: ignore[misc]
+            assert wait_until(lambda root=root: not Path(root).is_mount(), 2)  # type: ignore[misc]
             status, _ = run.end()
         assert status == -number
         assert run.wrote("finalized")

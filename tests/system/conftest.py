@@ -22,7 +22,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     """Fails the test that leaves a mount, a device, a mapping, a lock or a process."""
     before = snapshot(own_processes=False)
     yield
-    wait_until(lambda: snapshot(own_processes=False) <= before, 10)
+    wait_until(lambda: snapshot(own_processes=False) <= before, 2)
     left = snapshot(own_processes=False) - before
     assert not left, "left behind:\n  " + "\n  ".join(sorted(left))
 

@@ -30,7 +30,7 @@ CELLS = lab_cells() if "IMAGEMOUNT_IN_LAB" in os.environ else cells()
 def nothing_is_left_behind() -> Iterator[None]:
     """In place of the check of all system tests: only what is this run's own, since the table hangs on every one."""
     yield
-    assert wait_until(lambda: not own(), 10), "left behind:\n  " + "\n  ".join(own())
+    assert wait_until(lambda: not own(), 2), "left behind:\n  " + "\n  ".join(own())
 
 
 def own() -> list[str]:

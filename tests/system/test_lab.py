@@ -49,8 +49,8 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PYTHONPATH", str(PACKAGE))
     yield folder
     try:
-        assert wait_until(lambda: not processes_of(folder), 10), processes_of(folder)
-        assert wait_until(lambda: not list(folder.iterdir()), 10), list(folder.iterdir())
+        assert wait_until(lambda: not processes_of(folder), 3), processes_of(folder)
+        assert wait_until(lambda: not list(folder.iterdir()), 3), list(folder.iterdir())
     finally:
         for pid in processes_of(folder):
             with suppress(ProcessLookupError):
@@ -373,8 +373,8 @@ def test_a_killed_caller_leaves_nothing(scratch: Path, work: Path) -> None:
     with lab_that_waits(work) as process:
         assert len(processes_of(scratch)) > 3
         process.kill()
-        assert wait_until(lambda: not processes_of(scratch), 10)
-        assert wait_until(lambda: not list(scratch.iterdir()), 10)
+        assert wait_until(lambda: not processes_of(scratch), 2)
+        assert wait_until(lambda: not list(scratch.iterdir()), 2)
 
 
 def test_a_killed_keeper_leaves_nothing(scratch: Path, work: Path) -> None:

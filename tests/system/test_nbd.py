@@ -148,7 +148,7 @@ def test_the_whole_chain_and_the_last_unmount_disconnects(disk: Disk, image: Pat
     with mounted(device, tmp_path / "mnt") as target:
         assert (target / "etc/hostname").read_text() == "web01\n"
         assert device.fd == -1
-    assert wait_until(lambda: kernel_state(device.index).idle, 10)
+    assert wait_until(lambda: kernel_state(device.index).idle, 2)
     assert isinstance(disk.pool.try_lease(US, skip=set(range(FIRST)) | {FIRST + 1, FIRST + 2, FIRST + 3}), Busy)
     device.detach()
     assert released(disk)
@@ -233,7 +233,7 @@ def test_a_device_that_another_program_took_means_the_next_one(disk: Disk) -> No
         assert device.index == FIRST + 1
         device.detach()
         driver.disconnect(FIRST)
-    assert wait_until(lambda: kernel_state(FIRST).idle, 10)
+    assert wait_until(lambda: kernel_state(FIRST).idle, 2)
 
 
 def test_a_device_that_the_kernel_refuses_as_busy_means_the_next_one(disk: Disk) -> None:
@@ -315,7 +315,7 @@ def test_a_failure_after_connect_leaves_nothing_connected(disk: Disk, monkeypatc
         patch.setattr(NbdNetlink, "reconfigure", reconfigure)
         with pytest.raises(DeviceFailed, match=f"/dev/nbd{FIRST}: the kernel refused: must specify backend"):
             disk.attach()
-    assert wait_until(lambda: released(disk), 10)
+    assert wait_until(lambda: released(disk), 2)
 
 
 def test_reconfigure_without_the_backend_is_refused_by_the_kernel(disk: Disk) -> None:
@@ -342,7 +342,7 @@ def test_the_kernel_lists_the_devices_by_netlink(disk: Disk) -> None:
 def test_the_last_close_of_an_armed_device_disconnects_it(disk: Disk) -> None:
     device = disk.attach()
     device.arm()
-    assert wait_until(lambda: kernel_state(device.index).idle, 10)
+    assert wait_until(lambda: kernel_state(device.index).idle, 2)
     device.detach()
 
 
@@ -450,7 +450,7 @@ def test_the_kernel_disconnects_when_the_owner_is_killed(folder: Path, image: Pa
     if state == "mounted":
         assert not kernel_state(FIRST).idle
         syscalls.umount2(str(target))
-    assert wait_until(lambda: kernel_state(FIRST).idle, 10)
+    assert wait_until(lambda: kernel_state(FIRST).idle, 2)
     lease = NbdPool(folder, FIRST + 1, start=FIRST).try_lease(US)
     assert isinstance(lease, Lease)
     assert lease.index == FIRST

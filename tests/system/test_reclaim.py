@@ -287,7 +287,7 @@ def test_an_attached_device_goes_with_its_helper(
 ) -> None:
     helper = start({"path": str(image_factory(fstype="ext4")), "attach": True})
     helper.kill()
-    assert wait_until(lambda: loop.tag_of(int(helper.devices[0].removeprefix("/dev/loop"))) is None, 10)
+    assert wait_until(lambda: loop.tag_of(int(helper.devices[0].removeprefix("/dev/loop"))) is None, 2)
     assert told(clean(base).reclaimed) == [f"remove {helper.folder}"]
     assert state(base) == set()
 
@@ -353,7 +353,7 @@ def unmounted_by_hand(helper: Helper) -> Iterator[None]:
     """The first mount of a dead helper is gone, and its device free for anybody."""
     syscalls.umount2(str(helper.roots[0]))
     number = int(helper.devices[0].removeprefix("/dev/loop"))
-    assert wait_until(lambda: not Path(f"/sys/block/loop{number}/loop").exists(), 10)
+    assert wait_until(lambda: not Path(f"/sys/block/loop{number}/loop").exists(), 2)
     yield
 
 

@@ -221,7 +221,7 @@ def test_after_the_time_limit_all_of_it_is_gone(session: MountSession, disk: Pat
         assert time.monotonic() - start < 2 * enough + 3
         assert caught.value.argv[0] == "sh"
         assert alive(SECONDS) == []
-        assert wait_until(nothing_runs, 10)
+        assert wait_until(nothing_runs, 2)
     assert not any(str(entry.target) == str(image.root) for entry in mounts())
 
 
@@ -235,7 +235,7 @@ def test_a_time_limit_is_a_number_above_0(image: MountedImage, timeout: float) -
 def test_endless_output_is_an_error(image: MountedImage, stream: str) -> None:
     with pytest.raises(CommandFailed, match=f"more than 16 MiB to {stream}"):
         image.run(["sh", "-c", "exec yes" + (" >&2" if stream == "stderr" else "")], timeout=60)
-    assert wait_until(nothing_runs, 10)
+    assert wait_until(nothing_runs, 2)
 
 
 def test_a_large_file_and_many_processes_have_a_limit(image: MountedImage) -> None:
@@ -448,7 +448,7 @@ def test_without_being_allowed_nothing_is_run(disk: Path, mounted_image: MountFa
         with pytest.raises(CommandNotAllowed, match="--imagemount-run=allow") as caught:
             image.run(["/bin/ls", "/etc"])
         assert isinstance(caught.value, PermissionError)
-    assert wait_until(nothing_runs, 10)
+    assert wait_until(nothing_runs, 2)
 
 
 def test_an_option_allows_it(pytester: pytest.Pytester, disk: Path) -> None:

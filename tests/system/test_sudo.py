@@ -61,7 +61,7 @@ def stranger() -> Iterator[PlainUser]:
 def sudo_is_allowed_and_nothing_is_left(user: PlainUser) -> Iterator[None]:
     user.allow_sudo()
     yield
-    wait_until(lambda: left_of(user) == [], 10)
+    wait_until(lambda: left_of(user) == [], 2)
     assert left_of(user) == []
 
 
@@ -198,7 +198,7 @@ def test_the_mounts_are_gone_when_the_test_process_is_killed(user: PlainUser, di
         assert holder.stdout.readline().startswith("/run/")
         assert len(left_of(user)) == 2
         holder.kill()
-    assert wait_until(lambda: left_of(user) == [], 10)
+    assert wait_until(lambda: left_of(user) == [], 2)
 
 
 def test_an_image_that_the_user_may_not_read_is_not_mounted(user: PlainUser, disk: Path) -> None:
@@ -411,4 +411,4 @@ def test_it(mounted_image):
         with suppress(ProcessLookupError):
             os.kill(terminal.pid, signal.SIGKILL)
     assert "KeyboardInterrupt" in terminal.output
-    assert wait_until(lambda: left_of(user) == [], 10)
+    assert wait_until(lambda: left_of(user) == [], 2)

@@ -92,7 +92,7 @@ def test_the_last_unmount_takes_everything_down_when_every_process_is_dead(base:
     told = killed_helper(base, [secret])
     assert len(devices()) == len(before) + 2, "the mapping and the loop device below it"
     run("umount", told["root"])
-    assert wait_until(lambda: devices() == before, 10)
+    assert wait_until(lambda: devices() == before, 2)
 
 
 def test_what_a_killed_helper_left_is_reclaimed(base: Path, members: list[Path]) -> None:

@@ -161,16 +161,16 @@ def test_steps_of_a_close_share_one_deadline() -> None:
     start = time.monotonic()
     with deadline(start + 0.2):
         assert len(undo.run()) == 20
-    assert 0.2 <= time.monotonic() - start < 3.5  # one after the other: 4 s
+    assert 0.2 <= time.monotonic() - start < 1.5
 
 
 def test_a_deadline_inside_another_can_only_be_earlier() -> None:
     now = time.monotonic()
     assert patience(5) == 5
-    with deadline(now + 4):
-        assert 0.5 < patience(5) <= 4
+    with deadline(now + 1):
+        assert 0.5 < patience(5) <= 1
         with deadline(now + 100):
-            assert patience(5) <= 4
+            assert patience(5) <= 1
         with deadline(now - 1):
             assert 0 < patience(5) < 0.1
     assert patience(5) == 5
