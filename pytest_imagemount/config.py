@@ -213,7 +213,7 @@ _OPTIONS = (
         parse=_seconds,
         metavar="SECONDS",
         ini_type="float",
-        help="how long to wait for a free device, and for a device to come or go, in seconds (default: 60)",
+        help="how long to wait for a free device, or for an image that others use, in seconds (default: 60)",
     ),
     _Option(
         name="unavailable",

@@ -51,13 +51,13 @@ def lock_image(fd: int, image: str, *, exclusive: bool) -> ImageLock:
 
     :raises ImageLocked: others hold it in a way that excludes this use, their pids are in it; or a writer comes first
     """
+    if not exclusive and _comes_after_writer(fd):
+        raise ImageLocked(image=image, exclusive=False, pids=holders(fd), writer_waits=True)
     # A lock belongs to an open file, which descriptors share: one of its own, so that two mounts of one descriptor
     # have two locks.
     access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
     own = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        if not exclusive and _is_announced(own):
-            raise ImageLocked(image=image, exclusive=False, pids=holders(own), writer_waits=True)
         fcntl.flock(own, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         pids = holders(own)
@@ -84,7 +84,8 @@ def _announce(fd: int, kind: int) -> None:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, _ANNOUNCED_AT, 1, 0))
 
 
-def _is_announced(fd: int) -> bool:
+def _comes_after_writer(fd: int) -> bool:
+    """Whether another open file description than that of ``fd`` is announced."""
     question = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, _ANNOUNCED_AT, 1, 0)
     with suppress(OSError):  # the file system has no such locks
         kind, *_ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, question))

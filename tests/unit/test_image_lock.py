@@ -120,6 +120,16 @@ def test_a_writer_who_gave_up_stands_in_nobodys_way(image: int, tmp_path: Path, 
     reader.release()
 
 
+def test_a_writer_does_not_wait_behind_itself_to_read(
+    image: int, descriptor: Callable[[], int], turn: Callable[[str], None]
+) -> None:
+    reader, writer = lock_image(image, "disk.raw", exclusive=False), descriptor()
+    with pytest.raises(ImageLocked):
+        lock_image(writer, "disk.raw", exclusive=True)
+    lock_image(writer, "disk.raw", exclusive=False).release()
+    reader.release()
+
+
 def test_readers_pass_a_writer_in_every_second_turn(
     image: int, descriptor: Callable[[], int], turn: Callable[[str], None]
 ) -> None:
